@@ -1,0 +1,31 @@
+# snakernel: language models write GPU kernels, FlashInfer-Bench judges them.
+#
+# results/{run}/{task}/step_{n}/ holds prompt.md, response.json, kernel.py, evaluation.json and best.json: a step's
+# question, answer, candidate, verdict, and the state of the search after it. Each has a rule of its own in rules/,
+# each rule a script of the same name in scripts/, and what they share is scripts/snakernel.
+# DESIGN: config/README.md describes every key, README.md how to use it.
+
+from snakemake.utils import min_version
+
+min_version("9.27.1")
+
+
+# Used only where the command line names no configuration, so that its keys never mix with a user's own.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/task.smk"
+include: "rules/propose.smk"
+include: "rules/evaluate.smk"
+include: "rules/select.smk"
+include: "rules/summarize.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/summary.csv",
+        f"{RESULTS}/summary.json",

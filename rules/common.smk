@@ -1,0 +1,100 @@
+# What all rules share: the checked configuration, the tasks, and the functions that name a job's inputs.
+
+import sys
+from os.path import exists
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+BASEDIR = Path(workflow.basedir)
+SCRIPTS = BASEDIR / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from snakernel.config import config_yaml, load_config
+from snakernel.dataset import read_tasks
+from snakernel.errors import UserError
+from snakernel.files import digest, write_text
+from snakernel.prompts import template_files
+from snakernel.search import create_strategy
+
+try:
+    SETTINGS = load_config(config)
+    TASKS = {
+        task.name: task
+        for task in read_tasks(Path(SETTINGS.tasks_path), SETTINGS.dataset)
+    }
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+PYTHON = sys.executable
+RESULTS = str(SETTINGS.results)
+CONFIG = f"{RESULTS}/config.yaml"
+LOGS = f"{RESULTS}/logs"
+STRATEGY = create_strategy(SETTINGS, "")
+ON_GPU = 1 if SETTINGS.eval_backend == "local" else 0
+
+
+wildcard_constraints:
+    task=r"[^/]+",
+    step=r"[1-9]\d*",
+
+
+def library(*names):
+    """Content hash of parts of scripts/: the code that a derived rule runs, as a parameter that reruns it."""
+    return digest(*(SCRIPTS / name for name in names))
+
+
+def settings(*keys):
+    """The values of configuration keys, as a parameter that reruns a derived rule when one of them changes."""
+    return {key: getattr(SETTINGS, key) for key in keys}
+
+
+def task_of(wildcards):
+    """The task that a job belongs to."""
+    if wildcards.task not in TASKS:
+        raise WorkflowError(
+            f"{SETTINGS.tasks_path} names no task {wildcards.task!r}; its tasks are: {', '.join(TASKS)}"
+        )
+    return TASKS[wildcards.task]
+
+
+def task_inputs(wildcards):
+    """A task's files in the dataset. One that is missing is the script's to name: it fails its own task only."""
+    task = task_of(wildcards)
+    files = [
+        task.definition_path(SETTINGS.dataset),
+        task.workloads_path(SETTINGS.dataset),
+    ]
+    return [str(file) for file in files if file.exists()]
+
+
+def state_before(wildcards):
+    """The state that a step starts from; nothing for a step that starts from the empty one."""
+    before = STRATEGY.reads(int(wildcards.step))
+    return f"{RESULTS}/{wildcards.task}/step_{before}/best.json" if before else []
+
+
+def prompt_to_answer(wildcards):
+    """A step's prompt; once it is answered, a file that no rule makes and that is never too new.
+
+    So no edited template, changed state or renewed mtime can ask a model again, and prompt.md stays what was sent.
+    """
+    folder = f"{RESULTS}/{wildcards.task}/step_{wildcards.step}"
+    prompt = f"{folder}/prompt.md"
+    if exists(f"{folder}/response.json") and exists(prompt):
+        return before_update(ancient(prompt))
+    return prompt
+
+
+onstart:
+    write_text(CONFIG, config_yaml(SETTINGS))
+    for key in SETTINGS.ignored:
+        print(f"note: the configuration key {key!r} has no effect here", file=sys.stderr)
+
+
+onsuccess:
+    shell("{PYTHON} {SCRIPTS}/summarize.py --config {CONFIG} --partial")
+
+
+onerror:
+    shell("{PYTHON} {SCRIPTS}/summarize.py --config {CONFIG} --partial")

@@ -1,0 +1,47 @@
+# The state of the search after a step, and a task's best kernel after the last one.
+
+
+rule select_best:
+    input:
+        evaluation=rules.evaluate.output,
+        extraction=rules.extract_kernel.output.extraction,
+        state=state_before,
+    output:
+        f"{RESULTS}/{{task}}/step_{{step}}/best.json",
+    log:
+        f"{LOGS}/{{task}}/step_{{step}}/select_best.log",
+    params:
+        code=library("select_best.py", "snakernel/search"),
+        settings=settings(
+            "agent_type",
+            "max_memory_round",
+            "filter_wrong_attempts",
+            "pool_size",
+            "softmax_temperature",
+            "refine_steps",
+            "seed",
+        ),
+    message:
+        "{wildcards.task} step {wildcards.step}: selecting the best so far"
+    shell:
+        "{PYTHON} {SCRIPTS}/select_best.py --config {CONFIG} --task-folder {RESULTS}/{wildcards.task} "
+        "--step {wildcards.step} > {log} 2>&1"
+
+
+rule export_best:
+    input:
+        f"{RESULTS}/{{task}}/step_{STRATEGY.steps}/best.json",
+    output:
+        kernel=f"{RESULTS}/{{task}}/best/kernel.py",
+        evaluation=f"{RESULTS}/{{task}}/best/evaluation.json",
+        solution=f"{RESULTS}/{{task}}/best/solution.json",
+    log:
+        f"{LOGS}/{{task}}/export_best.log",
+    params:
+        code=library("export_best.py", "snakernel/evaluation/solution.py"),
+        steps=STRATEGY.steps,
+    message:
+        "{wildcards.task}: exporting the best kernel"
+    shell:
+        "{PYTHON} {SCRIPTS}/export_best.py --task-folder {RESULTS}/{wildcards.task} --step {params.steps} "
+        "> {log} 2>&1"

@@ -1,0 +1,57 @@
+# From the dataset to what all steps of a task read.
+
+
+rule check_task:
+    input:
+        task_inputs,
+    output:
+        definition=f"{RESULTS}/{{task}}/definition.json",
+        reference=f"{RESULTS}/{{task}}/reference.py",
+        workloads=f"{RESULTS}/{{task}}/workloads.jsonl",
+    log:
+        f"{LOGS}/{{task}}/check_task.log",
+    params:
+        code=library("check_task.py", "snakernel/dataset.py"),
+        settings=settings("max_workloads"),
+        op_type=lambda wildcards: task_of(wildcards).op_type,
+        definition=lambda wildcards: task_of(wildcards).definition,
+    message:
+        "{wildcards.task}: checking the definition and its workloads"
+    shell:
+        "{PYTHON} {SCRIPTS}/check_task.py --config {CONFIG} --op-type {params.op_type} "
+        "--definition {params.definition} --out {RESULTS}/{wildcards.task} > {log} 2>&1"
+
+
+rule measure_reference:
+    input:
+        rules.check_task.output,
+    output:
+        reference=f"{RESULTS}/{{task}}/reference/reference.json",
+        expected=directory(f"{RESULTS}/{{task}}/reference/expected"),
+    log:
+        f"{LOGS}/{{task}}/measure_reference.log",
+    benchmark:
+        f"{LOGS}/{{task}}/measure_reference.tsv"
+    params:
+        code=library(
+            "measure_reference.py",
+            "snakernel/evaluation/reference.py",
+            "snakernel/evaluation/inputs.py",
+            "snakernel/evaluation/timing.py",
+        ),
+        settings=settings(
+            "eval_backend",
+            "num_trials",
+            "warmup_runs",
+            "iterations",
+            "timing_budget_s",
+            "seed",
+            "reference_max_mb",
+        ),
+    resources:
+        gpu=ON_GPU,
+    message:
+        "{wildcards.task}: measuring the reference"
+    shell:
+        "{PYTHON} {SCRIPTS}/measure_reference.py --config {CONFIG} --task-folder {RESULTS}/{wildcards.task} "
+        "> {log} 2>&1"

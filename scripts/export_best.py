@@ -1,0 +1,39 @@
+"""Lay out a task's best kernel: best/kernel.py, its verdict, and a Solution that flashinfer-bench reads."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from snakernel.errors import run_main
+from snakernel.evaluation.solution import solution_json
+from snakernel.files import read_text, write_model, write_text
+from snakernel.history import step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--task-folder", type=Path, required=True)
+    parser.add_argument("--step", type=int, required=True, help="the last step")
+    arguments = parser.parse_args()
+    best = step(arguments.task_folder, arguments.step).state.best
+    chosen = step(arguments.task_folder, best.step)
+    folder = arguments.task_folder / "best"
+    evaluation = chosen.evaluation
+    definition = json.loads(read_text(arguments.task_folder / "definition.json"))
+    verdict = f"speedup {evaluation.speedup:.3g} over the reference" if evaluation.correct else f"NOT CORRECT: {evaluation.status.value}"
+    solution = solution_json(
+        definition,
+        chosen.kernel,
+        author=chosen.response.model,
+        description=f"Step {best.step} of a snakernel run, judged on {evaluation.device.name}: {verdict}.",
+    )
+    write_text(folder / "kernel.py", chosen.kernel)
+    write_model(folder / "evaluation.json", evaluation)
+    write_text(folder / "solution.json", solution)
+    print(f"step {best.step}: {verdict}")
+
+
+if __name__ == "__main__":
+    run_main(main)

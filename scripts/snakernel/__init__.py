@@ -1,0 +1,1 @@
+"""The library behind the snakernel workflow: one package, shared by every script."""

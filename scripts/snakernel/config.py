@@ -1,0 +1,193 @@
+"""The configuration: every key once, with its default, its meaning and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from snakernel.errors import UserError
+from snakernel.files import explain, read_text
+
+API_ALIASES = {"anthropic": "claude", "google": "gemini"}
+WITHOUT_EFFECT = ("level", "problem_id", "dtype_str", "debug")
+
+
+class Config(BaseModel):
+    """All keys of a run. Names, defaults and meanings that the contest's agent baseline has are the same here."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+    test_source: str = "mlsys26-contest"
+    """Name of the dataset: the folder below datasets/, and a part of the run's name."""
+    dataset_root: str | None = None
+    """Folder of the FlashInfer-Trace dataset; default datasets/{test_source}."""
+    tasks_path: str = "config/tasks_mini.txt"
+    """Task list: one op type a line, then optional definition names separated by commas."""
+    run: str | None = None
+    """Name of the run's folder below save_path; default {agent_type}_{test_source}."""
+    save_path: str | None = None
+    """Folder that holds the runs; default results."""
+    resume_from: str | None = None
+    """Folder of an earlier run to go on from. Not needed to resume: repeating the command does that."""
+
+    agent_type: Literal["iterative", "evolve"] = "iterative"
+    """The search: iterative tunes its last kernel by edits, evolve proposes from a pool."""
+    total_steps: int = Field(default=25, ge=1, le=100_000)
+    """Steps of each task; a step is one question to a model and one verdict."""
+    max_memory_round: int = Field(default=5, ge=0)
+    """Iterative: how many of the last attempts the prompt shows."""
+    filter_wrong_attempts: bool = False
+    """Iterative: leave attempts that were not correct out of the memory."""
+    pool_size: int = Field(default=5, ge=1)
+    """Evolve: kernels that the prompt shows; half are the most recent, half are drawn from the correct ones."""
+    softmax_temperature: float = Field(default=1.0, ge=0)
+    """Evolve: the draw's probabilities are softmax(speedup / softmax_temperature)."""
+    refine_steps: int = Field(default=0, ge=0)
+    """Evolve: tuning steps that follow each proposal; each is a step of its own on top of total_steps."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of everything that is drawn at random: the pool, the inputs of the evaluation."""
+
+    gpu_name: str = "A6000"
+    """The GPU that prompts name as the target."""
+    gpu_architecture: str = "Ampere"
+    """Its architecture, as prompts name it."""
+    prompts_path: str | None = None
+    """Folder of prompt templates that are used in place of those of the same name in prompts/."""
+
+    api_type: Literal["claude", "openai", "gemini", "replay"] = "openai"
+    """Who answers; anthropic and google are accepted for claude and gemini. replay answers from files."""
+    model_name: str = "gpt-5-mini"
+    """The model, as its service names it."""
+    api_base: str | None = None
+    """Address of an OpenAI-compatible server; default the service's own, or the environment's OPENAI_BASE_URL, ..."""
+    replay_path: str | None = None
+    """replay: folder that holds {definition}/{step}.md, the raw text of one answer each."""
+    temperature: float | None = Field(default=0.6, ge=0, le=2)
+    """Sampling temperature; null sends none. A model that refuses it is asked without, and the answer says so."""
+    max_completion_tokens: int = Field(default=16384, ge=1)
+    """Upper bound of an answer's length in tokens, thinking included."""
+
+    eval_backend: Literal["local", "cpu", "modal"] = "local"
+    """Where kernels are judged: local is a CUDA device of this machine, cpu is Triton's interpreter."""
+    modal_gpu: str = "B200"
+    """modal: the GPU type to ask for."""
+    eval_timeout_s: float = Field(default=60.0, gt=0)
+    """Seconds that building a kernel, or all calls of one workload, may take before its processes are killed."""
+    num_trials: int = Field(default=3, ge=1, le=100)
+    """Draws of the inputs that the correctness of each workload is checked on."""
+    warmup_runs: int = Field(default=10, ge=0)
+    """Calls before the timed ones of each workload."""
+    iterations: int = Field(default=100, ge=1)
+    """Timed calls of each workload; the latency is their median."""
+    timing_budget_s: float = Field(default=2.0, gt=0)
+    """Seconds after which no further timed call of a workload is begun; slow kernels get fewer calls, never none."""
+    atol: float = Field(default=1e-2, gt=0)
+    """Absolute tolerance: an element is wrong if it is over this and over rtol."""
+    rtol: float = Field(default=1e-2, gt=0)
+    """Relative tolerance: an element is wrong if it is over this and over atol."""
+    required_matched_ratio: float | None = Field(default=None, gt=0, le=1)
+    """Share of elements that must be right; null takes flashinfer-bench's own for the definition."""
+    max_workloads: int | None = Field(default=None, ge=1)
+    """Judge on the first so many workloads of each definition; null takes all."""
+    reference_max_mb: int = Field(default=1024, ge=0)
+    """Disk that the expected outputs of one task may take, in MB; what does not fit is computed again each time."""
+
+    level: Any = None
+    """Accepted for the baseline's YAML files; without effect."""
+    problem_id: Any = None
+    """Accepted for the baseline's YAML files; without effect."""
+    dtype_str: Any = None
+    """Accepted for the baseline's YAML files; without effect."""
+    debug: Any = None
+    """Accepted for the baseline's YAML files; without effect."""
+
+    @field_validator("api_type", mode="before")
+    @classmethod
+    def _alias(cls, value: Any) -> Any:
+        return API_ALIASES.get(value, value) if isinstance(value, str) else value
+
+    @field_validator("save_path", "resume_from", "dataset_root", "replay_path", "run", "api_base", "prompts_path")
+    @classmethod
+    def _empty_is_none(cls, value: str | None) -> str | None:
+        return value or None
+
+    @field_validator("run")
+    @classmethod
+    def _run_is_a_folder_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[\w.+-]+", value):
+            raise ValueError("must be one folder name of letters, digits and _ . + -")
+        return value
+
+    @property
+    def run_name(self) -> str:
+        """The name of the run's folder: it holds neither a time nor the number of steps, so more steps extend it."""
+        return self.run or f"{self.agent_type}_{self.test_source}"
+
+    @property
+    def dataset(self) -> Path:
+        """The dataset's folder."""
+        return Path(self.dataset_root or f"datasets/{self.test_source}")
+
+    @property
+    def results(self) -> Path:
+        """The run's folder."""
+        return Path(self.save_path or "results") / self.run_name
+
+    @property
+    def ignored(self) -> list[str]:
+        """Keys of the baseline that were given and have no effect here."""
+        return [key for key in WITHOUT_EFFECT if getattr(self, key) is not None]
+
+
+def load_config(values: Mapping[str, Any], origin: str = "config") -> Config:
+    """Check the keys and values of a configuration.
+
+    Raises:
+        UserError: an unknown key (with the nearest known one) or a bad value (with what is allowed); all are named.
+    """
+    unknown = [str(key) for key in values if key not in Config.model_fields]
+    faults = [f"unknown key {key!r}{_nearest(key)}" for key in unknown]
+    try:
+        config = Config.model_validate({key: value for key, value in values.items() if key in Config.model_fields})
+    except ValidationError as error:
+        faults.append(explain(error))
+    if faults:
+        raise UserError(f"{origin}: {'; '.join(faults)}; config/README.md describes every key")
+    return config
+
+
+def read_config(path: Path | str) -> Config:
+    """Read a YAML configuration file.
+
+    Raises:
+        UserError: the file is missing, is no YAML mapping, or holds an unknown key or a bad value.
+    """
+    try:
+        values = yaml.safe_load(read_text(path)) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must hold `key: value` lines, not a {type(values).__name__}")
+    return load_config(values, origin=str(path))
+
+
+def config_yaml(config: Config) -> str:
+    """The resolved configuration as YAML text: every key, in the order of :class:`Config`. It holds no secret."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def config_schema() -> str:
+    """The JSON schema of a configuration file, for editors: config/config.schema.json."""
+    return json.dumps(Config.model_json_schema(), indent=2) + "\n"
+
+
+def _nearest(key: str) -> str:
+    match = difflib.get_close_matches(key, Config.model_fields, n=1)
+    return f" (did you mean {match[0]!r}?)" if match else ""

@@ -1,0 +1,394 @@
+"""The candidate's process: it runs code that a model wrote, so nothing that it says is trusted.
+
+It is forked from the judge before the judge holds anything worth stealing, in a session of its own, with resource
+limits and an environment that has no keys. It gets pickled commands (the judge is trusted) and answers with JSON and
+raw bytes in a shared buffer (it is not): the judge never unpickles what it says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import mmap
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snakernel.evaluation import inputs as drawing
+from snakernel.evaluation.timing import time_calls
+
+if TYPE_CHECKING:
+    import torch
+    from flashinfer_bench.data import Definition, Solution, Workload
+
+LOG_BYTES = 16 * 1024
+"""How much of the head, and as much of the tail, of what a candidate prints is kept."""
+ERROR_CHARS = 8_000
+MESSAGE_BYTES = 4 * 1024 * 1024
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+LIMITS = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 4 * 2**30, resource.RLIMIT_NOFILE: 4096}
+
+
+class CandidateError(Exception):
+    """What the kernel raised, as text."""
+
+
+class CandidateDied(Exception):
+    """The candidate's process is gone, or said what is no answer."""
+
+
+class CandidateTimeout(CandidateDied):
+    """The candidate did not answer in time, and was killed."""
+
+
+class Candidate:
+    """The judge's end of a candidate's process.
+
+    The process is forked by the constructor, so CUDA must not have been started in this process before.
+    """
+
+    def __init__(
+        self,
+        definition: Definition,
+        solution: Solution,
+        workloads: list[Workload],
+        *,
+        kind: str,
+        dataset: Path,
+        scratch: Path,
+    ):
+        """Fork.
+
+        Args:
+            definition: what the kernel computes.
+            solution: the kernel.
+            workloads: those it may be asked to run; it draws their inputs itself.
+            kind: cuda or cpu.
+            dataset: where the workloads' blobs are.
+            scratch: an empty folder, the only one that the kernel should write to.
+        """
+        self.kind = kind
+        self.buffer_bytes = max(drawing.output_bytes(definition, one) for one in workloads)
+        # Anonymous shared memory: there before the fork, without a name, gone with both processes.
+        self._shared = mmap.mmap(-1, max(self.buffer_bytes, 1)) if kind == "cpu" else None
+        self._buffer: torch.Tensor | None = None
+        ours, theirs = socket.socketpair()
+        log_out, log_in = os.pipe()
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        parent = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                _confine(theirs.fileno(), log_in, parent, scratch)
+                _serve(Connection(theirs.detach()), definition, solution, workloads, kind, dataset, self._shared)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                with contextlib.suppress(Exception):
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                os._exit(1)
+        theirs.close()
+        os.close(log_in)
+        self._connection = Connection(ours.detach())
+        self._pidfd = os.pidfd_open(self.pid)
+        self._exit: str | None = None
+        self._log = _Log(log_out)
+
+    def share_buffer(self) -> None:
+        """Make the buffer that outputs come back in; on CUDA this process must have started CUDA."""
+        import torch
+
+        if self._shared is not None:
+            self._buffer = torch.frombuffer(self._shared, dtype=torch.uint8)
+            return
+        from multiprocessing.reduction import ForkingPickler
+
+        import torch.multiprocessing  # noqa: F401  (teaches ForkingPickler to share CUDA memory)
+
+        # 32 MB or more is a block of its own in torch's allocator: the candidate gets no other tensor's memory with it.
+        self._buffer = torch.empty(max(self.buffer_bytes, 32 * 2**20), dtype=torch.uint8, device="cuda")
+        self.request("buffer", bytes(ForkingPickler.dumps(self._buffer)), deadline=time.monotonic() + 60)
+
+    def request(self, command: str, *arguments: Any, deadline: float) -> dict[str, Any]:
+        """Send a command and wait for its answer until ``deadline`` (time.monotonic()).
+
+        Raises:
+            CandidateError: the kernel raised; the text is its traceback.
+            CandidateTimeout: no answer in time; the process group has been killed.
+            CandidateDied: the process ended, or its answer is none; likewise killed.
+        """
+        if self._exit is not None:
+            raise CandidateDied(self._exit)
+        try:
+            self._connection.send((command, *arguments))
+            answer = self._receive(deadline)
+        except (EOFError, OSError):
+            raise self._end() from None
+        if "error" in answer:
+            raise CandidateError(str(answer["error"])[:ERROR_CHARS])
+        return answer
+
+    def outputs(self, answer: dict[str, Any]) -> Any:
+        """The outputs that an answer tells of, as tensors of this process: copies, so that they stay as they are.
+
+        An output that does not fit the buffer has a wrong shape or dtype: it comes as a tensor without data.
+        """
+        import torch
+
+        assert self._buffer is not None
+        found: list[Any] = []
+        try:
+            for one in answer["outputs"]:
+                if "scalar" in one:
+                    found.append(one["scalar"])
+                    continue
+                dtype, shape = getattr(torch, one["dtype"]), [int(size) for size in one["shape"]]
+                if not isinstance(dtype, torch.dtype):
+                    raise ValueError(one["dtype"])
+                offset = one["offset"]
+                if offset is None:
+                    found.append(torch.empty(shape, dtype=dtype, device="meta"))
+                    continue
+                size = torch.Size(shape).numel() * dtype.itemsize
+                if offset < 0 or offset + size > self._buffer.numel():
+                    raise ValueError(offset)
+                found.append(self._buffer[offset : offset + size].clone().view(dtype).reshape(shape))
+            return found if answer["several"] else found[0]
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):
+            self.kill()
+            raise CandidateDied("the candidate's process gave an answer that cannot be read") from None
+
+    def kill(self) -> None:
+        """Kill the process, its group, and whatever it started and left behind."""
+        import psutil
+
+        try:
+            children = psutil.Process(self.pid).children(recursive=True)
+        except psutil.Error:
+            children = []
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        for child in children:
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+        if self._exit is None:
+            self._exit = self._reap()
+        # A daemon that the candidate forked away has this process as its new parent (subreaper).
+        for orphan in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                orphan.kill()
+                orphan.wait(1)
+
+    def close(self) -> str:
+        """End the process and return what it printed: the head and the tail of it."""
+        self.kill()
+        self._connection.close()
+        os.close(self._pidfd)
+        return self._log.text()
+
+    def _receive(self, deadline: float) -> dict[str, Any]:
+        poller = select.poll()
+        poller.register(self._connection.fileno(), select.POLLIN)
+        poller.register(self._pidfd, select.POLLIN)
+        remaining = max(0.0, deadline - time.monotonic())
+        ready = dict(poller.poll(remaining * 1e3))
+        if not ready:
+            self.kill()
+            self._exit = "no answer in time"
+            raise CandidateTimeout(self._exit)
+        if self._connection.fileno() not in ready:
+            raise EOFError
+        answer = json.loads(self._connection.recv_bytes(MESSAGE_BYTES))
+        if not isinstance(answer, dict):
+            raise EOFError
+        return answer
+
+    def _end(self) -> CandidateDied:
+        self.kill()
+        return CandidateDied(self._exit)
+
+    def _reap(self) -> str:
+        """Wait for the end of the process and say what it was."""
+        _, status = os.waitpid(self.pid, 0)
+        if os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            name = signal.Signals(number).name if number in signal.Signals.__members__.values() else str(number)
+            return f"the kernel's process was ended by signal {name}"
+        return f"the kernel's process exited with code {os.WEXITSTATUS(status)}"
+
+
+class _Log:
+    """What comes out of a pipe: all of it read, the head and the tail of it kept."""
+
+    def __init__(self, pipe: int):
+        self._pipe, self._head, self._tail, self._lost = pipe, b"", b"", 0
+        self._thread = threading.Thread(target=self._drain, daemon=True)
+        self._thread.start()
+
+    def text(self) -> str:
+        """What was kept; call it when the writers are gone."""
+        self._thread.join(timeout=2)
+        middle = f"\n[... {self._lost} bytes left out ...]\n".encode() if self._lost else b""
+        return (self._head + middle + self._tail).decode("utf-8", errors="replace")
+
+    def _drain(self) -> None:
+        while chunk := os.read(self._pipe, 65536):
+            room = LOG_BYTES - len(self._head)
+            self._head += chunk[:room]
+            self._tail += chunk[room:] if room > 0 else chunk
+            self._lost += max(0, len(self._tail) - LOG_BYTES)
+            self._tail = self._tail[-LOG_BYTES:]
+        os.close(self._pipe)
+
+
+def _confine(connection: int, log: int, parent: int, scratch: Path) -> None:
+    """In the child: a session, resource limits, folders and file descriptors of its own."""
+    os.setsid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    keep = os.dup2(connection, 3) if connection != 3 else 3
+    os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 2**16 else 2**16)
+    if connection != 3:
+        os.dup2(3, connection)
+        os.close(3)
+    for limit, value in LIMITS.items():
+        _, hard = resource.getrlimit(limit)
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (value, value))
+    for name in ("FIB_CACHE_PATH", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "TORCHINDUCTOR_CACHE_DIR", "TMPDIR", "HOME"):
+        folder = scratch / name.lower()
+        folder.mkdir()
+        os.environ[name] = str(folder)
+    os.chdir(scratch / "home")
+
+
+def _serve(
+    connection: Connection,
+    definition: Definition,
+    solution: Solution,
+    workloads: list[Workload],
+    kind: str,
+    dataset: Path,
+    shared: mmap.mmap | None,
+) -> None:
+    """In the child: answer commands until the judge goes away."""
+    import pickle
+
+    import torch
+
+    buffer = torch.frombuffer(shared, dtype=torch.uint8) if shared is not None else None
+    synchronize = torch.cuda.synchronize if kind == "cuda" else lambda: None
+    runnable: Any = None
+
+    def call(arguments: list[Any]) -> Any:
+        if not solution.spec.destination_passing_style:
+            return runnable(*arguments)
+        shapes = definition.get_output_shapes(definition.get_axes_values_from_inputs(arguments))
+        outputs = [
+            torch.empty(shape or (), dtype=dtype, device=drawing.device_name(kind))
+            for shape, dtype in zip(shapes, definition.torch_output_dtypes, strict=True)
+        ]
+        runnable(*arguments, *outputs)
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def answer(command: str, *arguments: Any) -> dict[str, Any]:
+        nonlocal runnable, buffer
+        if command == "build":
+            from flashinfer_bench.compile import BuilderRegistry
+
+            runnable = BuilderRegistry.get_instance().build(definition, solution)
+            return {}
+        if command == "buffer":
+            buffer = pickle.loads(arguments[0])
+            return {}
+        if command in ("run", "call"):
+            if command == "run":
+                index, seed = arguments
+                values = drawing.draw_inputs(definition, workloads[index], seed, kind, dataset)
+            else:
+                values = pickle.loads(arguments[0])
+            with torch.no_grad():
+                result = call(values)
+            synchronize()
+            return _hand_over(result, buffer)
+        if command == "time":
+            index, seeds, warmup_runs, iterations, budget_s = arguments
+            sets = [drawing.draw_inputs(definition, workloads[index], seed, kind, dataset) for seed in seeds]
+            with torch.no_grad():
+                calls, host = time_calls(
+                    call, sets, kind, warmup_runs=warmup_runs, iterations=iterations, budget_s=budget_s
+                )
+            return {"calls_ms": calls, "host_ms": host}
+        raise ValueError(command)
+
+    while True:
+        try:
+            command = connection.recv()
+        except EOFError:
+            os._exit(0)
+        try:
+            reply = answer(*command)
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}" if command[0] == "build" else _own_traceback()
+            reply = {"error": text[-ERROR_CHARS:]}
+        connection.send_bytes(json.dumps(reply).encode())
+
+
+def _hand_over(result: Any, buffer: torch.Tensor) -> dict[str, Any]:
+    """Copy outputs into the shared buffer and tell what they are."""
+    import torch
+
+    several = isinstance(result, (tuple, list))
+    outputs: list[dict[str, Any]] = []
+    offset = 0
+    for one in result if several else [result]:
+        if not isinstance(one, torch.Tensor):
+            if not isinstance(one, (bool, int, float)):
+                raise TypeError(f"run returned {type(one).__name__}, not a tensor or a tuple of tensors")
+            outputs.append({"scalar": one})
+            continue
+        values = drawing.tensor_bytes(one)
+        fits = offset + values.numel() <= buffer.numel()
+        if fits:
+            buffer[offset : offset + values.numel()].copy_(values)
+        outputs.append(
+            {
+                "dtype": str(one.dtype).removeprefix("torch."),
+                "shape": list(one.shape),
+                "type": type(one).__qualname__,
+                "device": one.device.type,
+                "offset": offset if fits else None,
+            }
+        )
+        offset += drawing.align(values.numel())
+    if buffer.is_cuda:
+        torch.cuda.synchronize()
+    return {"several": several, "outputs": outputs}
+
+
+def _own_traceback() -> str:
+    """The current exception's traceback without the evaluator's own frames, which would teach nobody anything."""
+    kind, error, frames = sys.exc_info()
+    ours = str(Path(__file__).parent)
+    kept = [
+        frame
+        for frame in traceback.extract_tb(frames)
+        if not frame.filename.startswith(ours) and "flashinfer_bench/compile/" not in frame.filename
+    ]
+    return "".join([*traceback.format_list(kept), *traceback.format_exception_only(kind, error)])

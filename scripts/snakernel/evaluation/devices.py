@@ -1,0 +1,126 @@
+"""Which device judges: found, locked and described."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from snakernel.errors import UserError
+from snakernel.evaluation.verdict import Device
+
+LOCK_FOLDER = "SNAKERNEL_LOCKS"
+"""Environment variable: folder of the device locks; default the system's folder for temporary files."""
+
+
+@contextmanager
+def one_device() -> Iterator[str]:
+    """Wait for a CUDA device that no other evaluation on this machine uses, and hold it.
+
+    Yields the device's UUID, which CUDA_VISIBLE_DEVICES takes. The lock is a file lock: the kernel drops it when the
+    process dies, however it dies.
+
+    Raises:
+        UserError: there is no CUDA device.
+    """
+    devices = cuda_devices()
+    if not devices:
+        raise UserError(
+            "eval_backend 'local' needs a CUDA device, and none is visible on this machine; "
+            "set eval_backend to 'cpu' (Triton's interpreter) or 'modal', or run where a GPU is"
+        )
+    folder = Path(os.environ.get(LOCK_FOLDER) or tempfile.gettempdir())
+    while True:
+        for device in devices:
+            lock = FileLock(folder / f"snakernel-{device}.lock", mode=0o666)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                continue
+            try:
+                yield device
+            finally:
+                lock.release()
+            return
+        time.sleep(0.05)
+
+
+def cuda_devices() -> list[str]:
+    """UUIDs of the visible CUDA devices, through NVML: CUDA itself is not started, so that processes can still fork."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:
+        return []
+    try:
+        known: dict[str, str] = {}
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            uuid = pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))
+            known[str(index)] = uuid if isinstance(uuid, str) else uuid.decode()
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if visible is None:
+            return list(known.values())
+        named = [name.strip() for name in visible.split(",") if name.strip()]
+        return [known.get(name, name) for name in named if name != "-1"]
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def describe(kind: str) -> Device:
+    """The device that this process computes on."""
+    if kind == "cpu":
+        return Device(kind="cpu", name=_cpu_name())
+    import torch
+
+    properties = torch.cuda.get_device_properties(0)
+    driver = None
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        driver = pynvml.nvmlSystemGetDriverVersion()
+        pynvml.nvmlShutdown()
+    except Exception:
+        driver = None
+    return Device(
+        kind="cuda",
+        name=properties.name,
+        uuid=f"GPU-{properties.uuid}",
+        driver=driver if driver is None or isinstance(driver, str) else driver.decode(),
+        capability=f"{properties.major}.{properties.minor}",
+        memory_gb=round(properties.total_memory / 1e9, 1),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a verdict."""
+    import torch
+
+    found = {"python": platform.python_version(), "torch": torch.__version__}
+    # flashinfer_bench.__version__ is 0.0.0.dev0 in the released wheel: only the metadata is right.
+    for name in ("triton", "flashinfer-bench", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    if torch.version.cuda:
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("model name", "Model")):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

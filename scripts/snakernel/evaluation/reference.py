@@ -1,0 +1,128 @@
+"""The reference of a definition, measured once per task: reference/reference.json and the outputs that are kept."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from flashinfer_bench.bench.evaluators import resolve_evaluator
+from flashinfer_bench.bench.evaluators.default import DefaultEvaluator
+from flashinfer_bench.compile import BuilderRegistry
+from flashinfer_bench.data import Definition, Workload
+
+from snakernel.evaluation import devices, timing
+from snakernel.evaluation import inputs as drawing
+from snakernel.evaluation.verdict import Latency, Reference, ReferenceWorkload, Settings
+from snakernel.files import digest_texts
+
+READ_BYTES_PER_S = 500e6
+"""Outputs are kept where reading them at this rate is quicker than computing them again."""
+
+
+def expected_path(folder: Path, uuid: str) -> Path:
+    """Where the expected outputs of a workload are kept."""
+    return folder / "expected" / f"{uuid}.safetensors"
+
+
+def definition_hash(definition: Definition) -> str:
+    """The hash that a definition is known by."""
+    return digest_texts([definition.model_dump_json()])
+
+
+def measure_reference(
+    task_id: str, definition: Definition, workloads: list[Workload], settings: Settings, dataset: Path, folder: Path
+) -> Reference:
+    """Run the reference on every workload: expected outputs of each draw, and the latency.
+
+    Args:
+        task_id: the task.
+        definition: whose reference it is; its code comes from the dataset and is trusted.
+        workloads: what it runs on.
+        settings: draws, calls and the device.
+        dataset: where the workloads' blobs are.
+        folder: gets expected/{uuid}.safetensors of the outputs that are kept.
+    """
+    import safetensors.torch
+    import torch
+
+    kind = "cpu" if settings.eval_backend == "cpu" else "cuda"
+    drawing.prepare(kind)
+    keeps = _expects_outputs(definition)
+    runnable = BuilderRegistry.get_instance().build_reference(definition)
+    budget = settings.reference_max_mb * 2**20
+    notes: list[str] = []
+    records: list[ReferenceWorkload] = []
+    for workload in workloads:
+        draws: list[drawing.Draw] = []
+        begun = time.perf_counter()
+        for number in range(settings.num_trials):
+            seed = drawing.draw_seed(settings.seed, workload, number)
+            draws.append(drawing.draw_expected(definition, workload, seed, kind, dataset))
+        seconds = time.perf_counter() - begun
+        size = sum(one.numel() * one.element_size() for draw in draws for one in draw.expected)
+        stored = keeps and seconds > size / READ_BYTES_PER_S
+        if stored and size > budget:
+            stored = False
+            notes.append(
+                f"workload {workload.uuid}: its expected outputs ({size / 2**20:.0f} MB) are over what reference_max_mb "
+                f"({settings.reference_max_mb}) leaves, so every evaluation computes them again ({seconds:.1f} s)"
+            )
+        if stored:
+            budget -= size
+            path = expected_path(folder, workload.uuid)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            safetensors.torch.save_file(
+                {f"{n}.{k}": one.contiguous() for n, draw in enumerate(draws) for k, one in enumerate(draw.expected)}, path
+            )
+        with torch.no_grad():
+            calls, host = timing.time_calls(
+                lambda arguments: runnable(*arguments),
+                [draw.inputs for draw in draws],
+                kind,
+                warmup_runs=settings.warmup_runs,
+                iterations=settings.iterations,
+                budget_s=settings.timing_budget_s,
+            )
+        records.append(
+            ReferenceWorkload(
+                uuid=workload.uuid,
+                axes=workload.axes,
+                latency=Latency.of(calls, host),
+                output_bytes=drawing.output_bytes(definition, workload),
+                expected=[drawing.hash_tensors(draw.expected) for draw in draws] if stored else [],
+                stored=stored,
+            )
+        )
+    return Reference(
+        task_id=task_id,
+        definition_sha256=definition_hash(definition),
+        device=devices.describe(kind),
+        versions=devices.versions(),
+        timing=timing.METHODS[kind],
+        settings=settings,
+        workloads=records,
+        notes=notes,
+    )
+
+
+def read_expected(folder: Path, record: ReferenceWorkload, draw: int, kind: str) -> list[object] | None:
+    """The kept outputs of one draw, on the device; None where they are not kept, or no longer what they were."""
+    import safetensors
+
+    if not record.stored:
+        return None
+    found = []
+    try:
+        with safetensors.safe_open(expected_path(folder, record.uuid), framework="pt") as file:
+            names = sorted((name for name in file.keys() if name.startswith(f"{draw}.")), key=lambda name: int(name.split(".")[1]))
+            found = [file.get_tensor(name) for name in names]
+    except (OSError, safetensors.SafetensorError):
+        return None
+    if not found or drawing.hash_tensors(found) != record.expected[draw]:
+        return None
+    return [one.to(drawing.device_name(kind)) for one in found]
+
+
+def _expects_outputs(definition: Definition) -> bool:
+    """Whether the definition's evaluator compares with the reference's outputs, and needs no inputs to do so."""
+    return resolve_evaluator(definition).build_baseline.__func__ is DefaultEvaluator.build_baseline.__func__

@@ -1,0 +1,226 @@
+"""The files of the evaluation: reference.json and evaluation.json."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Model(BaseModel):
+    """Fields are described below each, and a field that is not known is an error."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class Status(StrEnum):
+    """flashinfer-bench's EvaluationStatus, and two of our own."""
+
+    PASSED = "PASSED"
+    INCORRECT_SHAPE = "INCORRECT_SHAPE"
+    INCORRECT_NUMERICAL = "INCORRECT_NUMERICAL"
+    INCORRECT_DTYPE = "INCORRECT_DTYPE"
+    RUNTIME_ERROR = "RUNTIME_ERROR"
+    COMPILE_ERROR = "COMPILE_ERROR"
+    TIMEOUT = "TIMEOUT"
+    REJECTED = "REJECTED"
+    """The evaluator's guards refused the kernel; the error says why."""
+    NOT_RUN = "NOT_RUN"
+    """Of a workload only: an earlier one ended the candidate's process."""
+
+
+class Latency(Model):
+    """The latency of one workload."""
+
+    median_ms: float
+    """Median over the timed calls, in milliseconds."""
+    low_ms: float
+    """Lower end of the median's 95 % confidence interval, from order statistics."""
+    high_ms: float
+    """Upper end of it."""
+    calls: int
+    """Timed calls."""
+    host_ms: float | None = None
+    """Median time that the host needs to launch a call, in milliseconds; None on the CPU, where it is the latency."""
+
+    @classmethod
+    def of(cls, calls_ms: list[float], host_ms: list[float] | None = None) -> Latency:
+        """Summarise timed calls, in milliseconds.
+
+        The interval is the distribution-free one of the median: ranks n/2 -+ 1.96 sqrt(n)/2 (binomial, normal
+        approximation).
+        """
+        ordered = sorted(calls_ms)
+        count = len(ordered)
+        reach = 1.96 * math.sqrt(count) / 2
+        return cls(
+            median_ms=statistics.median(ordered),
+            low_ms=ordered[max(0, math.floor(count / 2 - reach))],
+            high_ms=ordered[min(count - 1, math.ceil(count / 2 + reach))],
+            calls=count,
+            host_ms=statistics.median(host_ms) if host_ms else None,
+        )
+
+
+class Device(Model):
+    """What the figures were measured on."""
+
+    kind: Literal["cuda", "cpu"]
+    """cuda, or cpu: Triton's interpreter, whose times say nothing of a GPU."""
+    name: str
+    """The device as its driver names it."""
+    uuid: str | None = None
+    """The device's UUID."""
+    driver: str | None = None
+    """The driver's version."""
+    capability: str | None = None
+    """CUDA compute capability, as in 9.0."""
+    memory_gb: float | None = None
+    """Its memory, in 10^9 bytes."""
+
+
+class Settings(Model):
+    """The evaluator's own settings: with the same ones, the same kernel gets the same verdict."""
+
+    eval_backend: str
+    num_trials: int
+    warmup_runs: int
+    iterations: int
+    timing_budget_s: float
+    eval_timeout_s: float
+    atol: float
+    rtol: float
+    required_matched_ratio: float | None
+    max_workloads: int | None
+    seed: int
+    reference_max_mb: int
+
+
+class ReferenceWorkload(Model):
+    """The reference on one workload."""
+
+    uuid: str
+    """The workload."""
+    axes: dict[str, int]
+    """Its axes."""
+    latency: Latency
+    """The reference's latency."""
+    output_bytes: int
+    """Bytes of all outputs of one draw."""
+    expected: list[str]
+    """Hash of the expected outputs of each draw."""
+    stored: bool
+    """Whether the expected outputs are kept in expected/{uuid}.safetensors; else they are computed again."""
+
+
+class Reference(Model):
+    """reference/reference.json: what the evaluator keeps of the reference, made once and read by every step."""
+
+    format_version: int = 1
+    """Version of this file's format."""
+    task_id: str
+    """The task."""
+    definition_sha256: str
+    """Hash of the definition."""
+    device: Device
+    """What it was measured on."""
+    versions: dict[str, str]
+    """Versions of what decides: python, torch, triton, flashinfer-bench."""
+    timing: str
+    """How latencies were measured."""
+    settings: Settings
+    """The evaluator's settings."""
+    workloads: list[ReferenceWorkload]
+    """One record a workload."""
+    notes: list[str] = Field(default_factory=list)
+    """What a person should know: outputs that are not kept, and why."""
+
+
+class WorkloadResult(Model):
+    """The verdict on one workload."""
+
+    uuid: str
+    """The workload."""
+    axes: dict[str, int]
+    """Its axes."""
+    status: Status
+    """The verdict."""
+    latency: Latency | None = None
+    """The kernel's latency, where it passed."""
+    reference_ms: float | None = None
+    """The reference's latency, in milliseconds."""
+    speedup: float | None = None
+    """reference_ms / latency, where it passed."""
+    max_absolute_error: float | None = None
+    """Largest absolute error over all draws and outputs."""
+    max_relative_error: float | None = None
+    """Largest relative error."""
+    error: str = ""
+    """What went wrong, for a person and for the next prompt."""
+
+
+class Evaluation(Model):
+    """evaluation.json: the verdict on a kernel. compiled, correct, speedup, latency_ms, task_id, error and stats are
+    the baseline's fields under the baseline's names."""
+
+    format_version: int = 1
+    """Version of this file's format."""
+    task_id: str
+    """The task."""
+    kernel_sha256: str
+    """Hash of the kernel file that was judged."""
+    status: Status
+    """PASSED where all workloads passed, else the first other status."""
+    compiled: bool
+    """It could be imported, and the compiler took its kernels."""
+    correct: bool
+    """Every workload passed."""
+    speedup: float | None
+    """Arithmetic mean over workloads of reference latency / latency (the contest's rule); None unless correct."""
+    speedup_geomean: float | None
+    """Geometric mean of the same."""
+    latency_ms: float | None
+    """Arithmetic mean over workloads of the latency, in milliseconds; None unless correct."""
+    error: str
+    """What went wrong first; empty where it passed."""
+    stats: dict[str, int]
+    """How many workloads got each status."""
+    workloads: list[WorkloadResult]
+    """One record a workload; empty where the kernel could not be built."""
+    device: Device
+    """What it was measured on."""
+    versions: dict[str, str]
+    """Versions of what decides."""
+    timing: str
+    """How latencies were measured."""
+    settings: Settings
+    """The evaluator's settings."""
+    seconds: dict[str, float]
+    """Where the evaluation's own time went: import, start, build, check, time, total."""
+    log: str = ""
+    """What the kernel printed: the head and the tail of it."""
+    started: str
+    """When the evaluation began, ISO 8601, UTC."""
+
+
+def conclude(
+    results: list[WorkloadResult],
+) -> tuple[Status, bool, float | None, float | None, float | None, str, dict[str, int]]:
+    """Status, correct, speedup, its geometric mean, latency in ms, error and stats of a kernel from its workloads.
+
+    The baseline's rule: one failing workload fails the kernel.
+    """
+    stats: dict[str, int] = {}
+    for one in results:
+        stats[one.status.value] = stats.get(one.status.value, 0) + 1
+    failed = next((one for one in results if one.status is not Status.PASSED), None)
+    if failed is not None:
+        axes = ", ".join(f"{axis}={value}" for axis, value in failed.axes.items())
+        return failed.status, False, None, None, None, f"workload {axes}: {failed.error}", stats
+    speedups = [one.speedup for one in results if one.speedup is not None]
+    latencies = [one.latency.median_ms for one in results if one.latency is not None]
+    geomean = math.exp(statistics.fmean(math.log(value) for value in speedups))
+    return Status.PASSED, True, statistics.fmean(speedups), geomean, statistics.fmean(latencies), "", stats

@@ -1,0 +1,277 @@
+"""From a model's answer to a kernel: find the code, or apply the edits. Nothing here raises on what a model wrote."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ENTRY = "run"
+"""The function that a kernel file must define at its top level."""
+
+_TAG = re.compile(r"<(\w+)((?:\s[^<>\n]*)?)>[ \t]*\n(.*?)\n?[ \t]*</\1>", re.DOTALL)
+_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\n`]*)$", re.MULTILINE)
+_FIRST_CODE_LINE = re.compile(r"^(import |from \w|@|def |class |# |\"\"\"|''')")
+_CPP = re.compile(r"#include\s*[<\"]|__global__\s+void|\bTORCH_LIBRARY\b|PYBIND11_MODULE")
+
+
+class Extraction(BaseModel):
+    """How a step's kernel came out of its answer: extraction.json, beside kernel.py."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    format_version: int = 1
+    """Version of this file's format."""
+    kind: Literal["kernel", "edits", "unchanged", "none"]
+    """kernel: the answer holds a whole kernel; edits: edits of the base were applied; unchanged: the base as it was,
+    because nothing in the answer could be used; none: there is no kernel."""
+    base: int | None = None
+    """The step whose kernel the edits were applied to."""
+    edits_applied: int = 0
+    """Edits that were applied."""
+    edits_skipped: int = 0
+    """Edits that were not."""
+    warnings: list[str] = Field(default_factory=list)
+    """What could not be used and why, in words that the next prompt shows to the model."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One replacement that a model asks for."""
+
+    number: int
+    old: str
+    new: str
+
+
+@dataclass
+class Edits:
+    """The edits of one answer, and what could not be read."""
+
+    edits: list[Edit] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+
+def find_kernel(text: str) -> tuple[str | None, list[str]]:
+    """The kernel file in an answer, and warnings.
+
+    Looked at in this order, and the first that gives a file with a top-level ``run`` is taken: fenced blocks (the
+    last such block, because drafts and quotations come before the final code), the contents of XML tags, the text
+    itself without the prose around it. Where none defines ``run``, the longest thing that looks like Python is taken,
+    so that its fault is reported by the compiler and not guessed here. None: the answer holds no Python at all.
+    """
+    warnings: list[str] = []
+    blocks, cut = _fenced_blocks(text)
+    pieces = blocks or _tagged_blocks(text)
+    complete = [piece for piece in pieces if defines_entry(piece)]
+    if complete:
+        if len(complete) > 1:
+            warnings.append(f"the answer holds {len(complete)} whole kernels; the last one was taken")
+        return _tidy(complete[-1]), warnings
+    if cut:
+        warnings.append("the answer's code block has no end: the answer was cut, write a shorter one")
+    if not blocks:
+        bare = _without_prose(text)
+        if bare is not None:
+            return _tidy(bare), warnings
+    python = [piece for piece in pieces if _looks_like_python(piece)]
+    if python:
+        chosen = max(python, key=len)
+        if _parses(chosen):
+            warnings.append(f"the code defines no top-level function {ENTRY!r}")
+        return _tidy(chosen), warnings
+    if not pieces and _looks_like_python(text):
+        return _tidy(text), warnings
+    if _CPP.search(text):
+        warnings.append("the answer holds C++ or CUDA source, but no Python file: a Triton kernel in Python is needed")
+    elif not text.strip():
+        warnings.append("the answer is empty")
+    else:
+        warnings.append("the answer holds no code")
+    return None, warnings
+
+
+def find_edits(text: str) -> Edits:
+    """The ``<old_str_i>``/``<new_str_i>`` pairs of an answer, in the order of their numbers."""
+    found = Edits()
+    numbers = sorted({int(number) for number in re.findall(r"^[ \t]*<(?:old|new)_str_(\d+)>", text, re.MULTILINE)})
+    for number in numbers:
+        old, new = (_edit_part(text, f"{side}_str_{number}") for side in ("old", "new"))
+        if old is None or new is None:
+            side = "old" if old is None else "new"
+            found.unreadable.append(
+                f"edit {number} was skipped: it has no whole <{side}_str_{number}>...</{side}_str_{number}>"
+            )
+        else:
+            found.edits.append(Edit(number, old, new))
+    return found
+
+
+def apply_edits(code: str, edits: list[Edit]) -> tuple[str, int, list[str]]:
+    """Apply edits in order; each sees what those before it made.
+
+    An edit is applied where its old text stands exactly once, else where the trimmed old text does (then the trimmed
+    new text takes its place), else it is skipped. Returns the new code, how many were applied, and a warning for each
+    that was skipped.
+    """
+    applied, warnings = 0, []
+    for edit in edits:
+        for old, new in ((edit.old, edit.new), (edit.old.strip(), edit.new.strip())):
+            if old.strip() and code.count(old) == 1:
+                code = code.replace(old, new)
+                applied += 1
+                break
+        else:
+            count = code.count(edit.old.strip()) if edit.old.strip() else 0
+            reason = "its old text is empty" if not edit.old.strip() else (
+                f"its old text stands {count} times in the kernel, it must be there exactly once"
+                if count
+                else "its old text is not in the kernel"
+            )
+            warnings.append(f"edit {edit.number} was skipped: {reason}")
+    return code, applied, warnings
+
+
+def extract(text: str, base_code: str | None, base: int | None, *, stop_reason: str = "") -> tuple[str, Extraction]:
+    """The kernel of a step, and how it was made.
+
+    Args:
+        text: the model's answer.
+        base_code: the kernel that edits are applied to; None for a proposal.
+        base: the step that made it.
+        stop_reason: why the answer ended, in the service's word; named in the warning where there is no code.
+    """
+    warnings: list[str] = []
+    if base_code is not None:
+        found = find_edits(text)
+        warnings += found.unreadable
+        if found.edits:
+            code, applied, skipped = apply_edits(base_code, found.edits)
+            return code, Extraction(
+                kind="edits" if applied else "unchanged",
+                base=base,
+                edits_applied=applied,
+                edits_skipped=len(skipped) + len(found.unreadable),
+                warnings=warnings + skipped,
+            )
+    code, more = find_kernel(text)
+    warnings += more
+    if stop_reason in ("max_tokens", "length", "max_output_tokens", "refusal", "content_filter"):
+        warnings.append(f"the answer ended with {stop_reason!r}")
+    if code is not None:
+        return code, Extraction(kind="kernel", warnings=warnings)
+    if base_code is not None:
+        return base_code, Extraction(kind="unchanged", base=base, warnings=warnings)
+    return f"# No kernel: {'; '.join(warnings)}.\n", Extraction(kind="none", warnings=warnings)
+
+
+def defines_entry(code: str) -> bool:
+    """Whether code is Python that binds ``run`` at its top level."""
+    try:
+        body = ast.parse(code).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    for node in body:
+        if isinstance(node, ast.FunctionDef) and node.name == ENTRY:
+            return True
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == ENTRY for t in node.targets):
+            return True
+    return False
+
+
+def _fenced_blocks(text: str) -> tuple[list[str], bool]:
+    """The contents of fenced blocks, in order, and whether the last one was never closed."""
+    blocks: list[str] = []
+    opened: re.Match[str] | None = None
+    for fence in _FENCE.finditer(text):
+        if opened is None:
+            opened = fence
+        elif fence[1].startswith(opened[1]) and not fence[2].strip():
+            blocks.append(_dedent(text[opened.end() : fence.start()].strip("\n"), opened))
+            opened = None
+        elif fence[2].strip() and not _parses(text[opened.end() : fence.start()]):
+            # A fence with a language word inside an open block: the first one was prose, or was never closed.
+            blocks.append(_dedent(text[opened.end() : fence.start()].strip("\n"), opened))
+            opened = fence
+    if opened is not None:
+        blocks.append(_dedent(text[opened.end() :].strip("\n"), opened))
+    return [block for block in blocks if block.strip()], opened is not None
+
+
+def _dedent(block: str, fence: re.Match[str]) -> str:
+    """A block without the indentation of its fence (a block inside a list)."""
+    indent = fence[0][: len(fence[0]) - len(fence[0].lstrip())]
+    if not indent:
+        return block
+    return "\n".join(line.removeprefix(indent) for line in block.split("\n"))
+
+
+def _tagged_blocks(text: str) -> list[str]:
+    """The contents of XML-like tags that stand around whole lines, innermost first."""
+    blocks: list[str] = []
+    for match in _TAG.finditer(text):
+        inner = match[3].removeprefix("<![CDATA[").removesuffix("]]>")
+        blocks += _tagged_blocks(inner) or [inner.strip("\n")]
+    return blocks
+
+
+def _without_prose(text: str) -> str | None:
+    """The part of a text without fences that is Python with a ``run``: prose before and after it is left out."""
+    lines = text.splitlines()
+    for first, line in enumerate(lines):
+        if not _FIRST_CODE_LINE.match(line):
+            continue
+        last = len(lines)
+        for _ in range(200):
+            body = "\n".join(lines[first:last])
+            try:
+                ast.parse(body)
+            except SyntaxError as error:
+                at = first + (error.lineno or 1) - 1
+                # What cannot be read is prose after the code, or this was not the code's first line.
+                if at >= last or at <= first:
+                    last -= 1
+                else:
+                    last = at
+                if last <= first:
+                    break
+                continue
+            except (ValueError, RecursionError, MemoryError):
+                break
+            if defines_entry(body):
+                return body
+            break
+    return None
+
+
+def _edit_part(text: str, tag: str) -> str | None:
+    match = re.search(rf"^[ \t]*<{tag}>(.*?)</{tag}>", text, re.DOTALL | re.MULTILINE)
+    if match is None:
+        return None
+    part = match[1]
+    if "\n" in part:
+        part = re.sub(r"^[ \t]*\n", "", part, count=1)
+        part = re.sub(r"\n[ \t]*$", "", part, count=1)
+    fenced = re.fullmatch(r"\s*(`{3,})[^\n`]*\n(.*?)\n?[ \t]*\1\s*", part, re.DOTALL)
+    return fenced[2] if fenced else part
+
+
+def _looks_like_python(code: str) -> bool:
+    return bool(re.search(r"^\s*(def \w+\s*\(|import \w|from \w[\w.]* import )", code, re.MULTILINE)) and not (
+        _CPP.search(code) and not re.search(r"^import |^from ", code, re.MULTILINE)
+    )
+
+
+def _parses(code: str) -> bool:
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def _tidy(code: str) -> str:
+    return code.strip("\n") + "\n"

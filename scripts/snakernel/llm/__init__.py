@@ -1,0 +1,1 @@
+"""Language models: one small interface, one file a provider."""

@@ -1,0 +1,80 @@
+"""Claude, through Anthropic's Messages API, always streamed: a long answer must not look like a dead connection."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from functools import cached_property
+from typing import Any
+
+from snakernel.llm.base import Answer, Request, Usage
+from snakernel.llm.prices import cost_usd
+from snakernel.llm.retry import CONNECT_TIMEOUT_S, Fault, Service
+
+
+class Claude(Service):
+    """Models of Anthropic, and of servers that speak its protocol."""
+
+    api_type = "claude"
+    name = "Claude"
+    keys = "ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN"
+
+    @cached_property
+    def _client(self) -> Any:
+        import anthropic  # here: it takes a second or more, and only the job that asks needs it
+
+        return anthropic.Anthropic(
+            api_key=self.api_key,
+            base_url=self.base_url,
+            timeout=anthropic.Timeout(self.read_timeout_s, connect=min(CONNECT_TIMEOUT_S, self.read_timeout_s)),
+            max_retries=0,
+        )
+
+    def _send(self, request: Request, refused: Collection[str]) -> Answer:
+        # Not a parameter of the SDK any more, as new models take none; older ones do.
+        extra = {name: value for name, value in self._optional(request).items() if name not in refused}
+        began = time.monotonic()
+        with (
+            self._client.messages.stream(
+                model=request.model,
+                max_tokens=request.max_completion_tokens,
+                messages=[{"role": "user", "content": request.prompt}],
+                extra_body=extra or None,
+            ) as stream,
+            self._reading(stream.response, began),
+        ):
+            message = stream.get_final_message()
+            if message.stop_reason is None:
+                raise Fault("the stream ended without a stop reason")
+            raw = message.to_dict(mode="json", warnings=False)
+            texts = [block.text for block in message.content if block.type == "text"]
+            thoughts = [block.thinking for block in message.content if block.type == "thinking"]
+        raw.pop("content", None)
+        warnings = []
+        if message.stop_reason == "refusal":
+            category = getattr(message.stop_details, "category", None)
+            warnings.append(f"the model refused to answer{f' ({category})' if category else ''}")
+        model = message.model or request.model
+        return self._answer(
+            request,
+            text="".join(texts),
+            thinking="".join(thoughts),
+            model=model,
+            stop_reason=message.stop_reason,
+            request_id=stream.request_id,
+            usage=_usage(message.usage),
+            cost_usd=cost_usd(self.api_type, model, raw, api_base=self.base_url),
+            warnings=warnings,
+            raw=raw,
+        )
+
+
+def _usage(counted: Any) -> Usage:
+    read, written = counted.cache_read_input_tokens or 0, counted.cache_creation_input_tokens or 0
+    return Usage(
+        input_tokens=(counted.input_tokens or 0) + read + written,  # the service counts them apart
+        output_tokens=counted.output_tokens or 0,
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+        reasoning_tokens=getattr(counted.output_tokens_details, "thinking_tokens", None) or 0,
+    )

@@ -1,0 +1,63 @@
+"""The journal of what models answered: drawn once, kept until a person takes it away.
+
+A step's entry is results/{run}/answers/{task}/{step}.json. It is no rule's output, so Snakemake never deletes it, and
+it is on disk, whole, before anything looks at the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock
+
+from snakernel.errors import UserError
+from snakernel.files import read_model, write_model
+from snakernel.llm.base import Answer, Provider, Request
+
+
+class Journal:
+    """The entry of one step."""
+
+    def __init__(self, results: Path | str, task: str, step: int):
+        folder = Path(results) / "answers" / task
+        self.path = folder / f"{step}.json"
+        self._lock = folder / f".{step}.lock"
+
+    def read(self) -> Answer | None:
+        """The kept answer, or None where the step was never answered."""
+        return read_model(self.path, Answer) if self.path.exists() else None
+
+    def answer(self, request: Callable[[], Request], provider: Callable[[], Provider]) -> tuple[Answer, bool]:
+        """The kept answer, else a new one, kept before it is returned; and whether it is new.
+
+        Both arguments are made only where the model must be asked. The entry is locked meanwhile: of two processes
+        that want the same answer, one asks and the other reads. The lock goes with its process.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._lock):
+            kept = self.read()
+            if kept is not None:
+                return kept, False
+            answer = provider().ask(request())
+            write_model(self.path, answer, durable=True)
+            return answer, True
+
+    def set_aside(self) -> Path:
+        """Rename the kept answer, so that the step is drawn again; the old answer stays beside the new one.
+
+        Returns:
+            Where the old answer is now: {step}.{when it ended}.json.
+
+        Raises:
+            UserError: the step was never answered.
+        """
+        with FileLock(self._lock):
+            kept = self.read()
+            if kept is None:
+                raise UserError(f"{self.path}: this step has no answer to set aside")
+            ended = datetime.fromisoformat(kept.ended).astimezone(UTC).strftime("%Y%m%dT%H%M%S.%f")
+            aside = self.path.with_name(f"{self.path.stem}.{ended}.json")
+            self.path.rename(aside)
+            return aside

@@ -1,0 +1,190 @@
+"""OpenAI, through its Responses API, and Chat Completions where an address has only that."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Collection
+from functools import cached_property
+from typing import Any
+
+from snakernel.llm.base import Answer, Request, Usage
+from snakernel.llm.prices import cost_usd
+from snakernel.llm.retry import CONNECT_TIMEOUT_S, Fault, Service
+
+_NO_STOP_REASON = "the stream ended without a stop reason"
+
+
+class OpenAI(Service):
+    """Models of OpenAI, and of the many servers that speak one of its protocols."""
+
+    api_type = "openai"
+    name = "OpenAI"
+    keys = "OPENAI_API_KEY"
+
+    @cached_property
+    def _client(self) -> Any:
+        import openai  # here: it takes half a second or more, and only the job that asks needs it
+
+        return openai.OpenAI(
+            api_key=self.api_key,
+            base_url=self.base_url,
+            timeout=openai.Timeout(self.read_timeout_s, connect=min(CONNECT_TIMEOUT_S, self.read_timeout_s)),
+            max_retries=0,
+        )
+
+    def _optional(self, request: Request) -> dict[str, Any]:
+        # The last two have another form in Chat Completions: max_tokens, and no usage.
+        return {**super()._optional(request), "responses": None, "max_completion_tokens": None, "stream_options": None}
+
+    def _is_refused(self, name: str, fault: Fault) -> bool:
+        if name != "responses":
+            return super()._is_refused(name, fault)
+        if fault.status == 400:
+            return re.search(r"not supported (in|with|by) .*responses", fault.words, re.IGNORECASE) is not None
+        # An unknown model is a 404 too, but then the service says so.
+        about_model = re.search(r"\bmodel(\b|_not_found)", f"{fault.words} {fault.codes}", re.IGNORECASE)
+        return fault.status in (404, 405, 501) and not about_model
+
+    def _send(self, request: Request, refused: Collection[str]) -> Answer:
+        return self._chat(request, refused) if "responses" in refused else self._respond(request, refused)
+
+    def _respond(self, request: Request, refused: Collection[str]) -> Answer:
+        began = time.monotonic()
+        with (
+            self._client.responses.create(
+                model=request.model,
+                input=request.prompt,
+                max_output_tokens=request.max_completion_tokens,
+                store=False,
+                stream=True,
+                **self._temperature(request, refused),
+            ) as stream,
+            self._reading(stream.response, began),
+        ):
+            response, texts = None, []
+            for event in stream:
+                if event.type == "response.output_text.delta":
+                    texts.append(event.delta)
+                elif event.type == "error":
+                    raise Fault.in_stream(event.message or "it sent an error", event.code or "")
+                elif event.type in ("response.completed", "response.incomplete", "response.failed"):
+                    response = event.response
+                    break
+            if response is None:
+                raise Fault(_NO_STOP_REASON)
+            stop_reason = response.status
+            warnings = []
+            if response.status == "failed":
+                if "policy" not in response.error.code:
+                    raise Fault.in_stream(response.error.message, response.error.code)
+                stop_reason = "refusal"
+                warnings.append(f"the service refused to answer ({response.error.code})")
+            elif response.status == "incomplete":
+                stop_reason = getattr(response.incomplete_details, "reason", None) or stop_reason
+            # Some servers send the text in events only.
+            text = response.output_text or "".join(texts)
+            parts = [part for item in response.output for part in (getattr(item, "content", None) or [])]
+            refusals = [part.refusal for part in parts if part.type == "refusal"]
+            if refusals and not text:
+                stop_reason, text = "refusal", "".join(refusals)
+                warnings.append("the model refused to answer")
+            thoughts = [part.text for part in parts if part.type == "reasoning_text"]
+            thoughts += [part.text for item in response.output for part in (getattr(item, "summary", None) or [])]
+            usage = response.usage and Usage(
+                input_tokens=_count(response.usage, "input_tokens"),
+                output_tokens=_count(response.usage, "output_tokens"),
+                cache_read_tokens=_count(response.usage.input_tokens_details, "cached_tokens"),
+                cache_write_tokens=_count(response.usage.input_tokens_details, "cache_write_tokens"),
+                reasoning_tokens=_count(response.usage.output_tokens_details, "reasoning_tokens"),
+            )
+            raw = response.to_dict(mode="json", warnings=False)
+        for name in ("output", "instructions"):
+            raw.pop(name, None)
+        return self._complete(request, stream, raw, usage, text, "\n\n".join(thoughts), stop_reason, warnings)
+
+    def _chat(self, request: Request, refused: Collection[str]) -> Answer:
+        limit = "max_tokens" if "max_completion_tokens" in refused else "max_completion_tokens"
+        options = {} if "stream_options" in refused else {"stream_options": {"include_usage": True}}
+        began = time.monotonic()
+        with (
+            self._client.chat.completions.create(
+                model=request.model,
+                messages=[{"role": "user", "content": request.prompt}],
+                stream=True,
+                **{limit: request.max_completion_tokens},
+                **options,
+                **self._temperature(request, refused),
+            ) as stream,
+            self._reading(stream.response, began),
+        ):
+            raw: dict[str, Any] = {}
+            counted, stop_reason = None, None
+            texts, thoughts, refusals = [], [], []
+            for chunk in stream:
+                raw |= chunk.to_dict(mode="json", warnings=False)
+                counted = chunk.usage or counted
+                for choice in chunk.choices or []:
+                    stop_reason = choice.finish_reason or stop_reason
+                    texts.append(choice.delta.content or "")
+                    refusals.append(getattr(choice.delta, "refusal", None) or "")
+                    # Not OpenAI's, but what vLLM, DeepSeek and OpenRouter send.
+                    for name in ("reasoning_content", "reasoning"):
+                        thoughts.append(getattr(choice.delta, name, None) or "")
+            if stop_reason is None:
+                raise Fault(_NO_STOP_REASON)
+            usage = counted and self._chat_usage(counted)
+        raw.pop("choices", None)
+        raw |= {"finish_reason": stop_reason, "usage": counted and counted.to_dict(mode="json", warnings=False)}
+        text, refusal, warnings = "".join(texts), "".join(refusals), []
+        if refusal and not text:
+            stop_reason, text = "refusal", refusal
+            warnings.append("the model refused to answer")
+        return self._complete(request, stream, raw, usage, text, "".join(thoughts), stop_reason, warnings)
+
+    def _chat_usage(self, counted: Any) -> Usage:
+        return Usage(
+            input_tokens=_count(counted, "prompt_tokens"),
+            output_tokens=_count(counted, "completion_tokens"),
+            cache_read_tokens=_count(counted.prompt_tokens_details, "cached_tokens"),
+            cache_write_tokens=_count(counted.prompt_tokens_details, "cache_write_tokens"),
+            reasoning_tokens=_count(counted.completion_tokens_details, "reasoning_tokens"),
+        )
+
+    def _temperature(self, request: Request, refused: Collection[str]) -> dict[str, float]:
+        if request.temperature is None or "temperature" in refused:
+            return {}
+        return {"temperature": request.temperature}
+
+    def _complete(
+        self,
+        request: Request,
+        stream: Any,
+        raw: dict[str, Any],
+        usage: Usage | None,
+        text: str,
+        thinking: str,
+        stop_reason: str,
+        warnings: list[str],
+    ) -> Answer:
+        if stop_reason.startswith("content_filter"):
+            warnings = [*warnings, f"the service held the answer back ({stop_reason})"]
+        if usage is None:
+            warnings = [*warnings, "the service did not say how many tokens it counted"]
+        model = raw.get("model") or request.model
+        return self._answer(
+            request,
+            text=text,
+            thinking=thinking,
+            model=model,
+            stop_reason=stop_reason,
+            request_id=stream.response.headers.get("x-request-id") or raw.get("id"),
+            usage=usage or Usage(),
+            cost_usd=cost_usd(self.api_type, model, raw, api_base=self.base_url),
+            warnings=warnings,
+            raw=raw,
+        )
+
+
+def _count(counts: Any, name: str) -> int:
+    return getattr(counts, name, None) or 0

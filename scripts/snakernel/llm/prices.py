@@ -1,0 +1,66 @@
+"""What an answer cost, by the price list that comes with genai-prices: nothing is fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from snakernel.llm.base import Usage
+
+_PROVIDERS = {"claude": "anthropic", "openai": "openai", "gemini": "google"}
+
+
+def cost_usd(
+    api_type: str, model: str, usage: Usage | Mapping[str, Any], *, api_base: str | None = None
+) -> float | None:
+    """The list price of one answer in US dollars; None where it cannot be known.
+
+    Args:
+        api_type: claude, openai or gemini.
+        model: the model as served.
+        usage: tokens; or the service's response object, of which the service tier and the cache's lifetime count too.
+        api_base: the address that answered: a reseller on the list has prices of its own.
+    """
+    import genai_prices  # here: it takes 0.2 s, and is needed only where an answer came
+
+    try:
+        if isinstance(usage, Usage):
+            counted = usage.model_dump(exclude={"reasoning_tokens"})  # they are in output_tokens
+            tokens, context = genai_prices.Usage(**counted), {}
+        else:
+            tokens, context = _read(api_type, usage)
+        model = model.removeprefix("models/")  # so Gemini lists them
+        where: list[dict[str, str]] = [{"provider_id": _PROVIDERS[api_type]}]
+        if api_base:
+            where.insert(0, {"provider_api_url": api_base})
+        for provider in where:
+            try:
+                return float(genai_prices.calc_price(tokens, model, **provider, price_context=context).total_price)
+            except LookupError:
+                continue
+    except (LookupError, TypeError, ValueError):  # a response without usage, or with one that is no usage
+        pass
+    return None
+
+
+def billed_output_tokens(usage: Mapping[str, Any]) -> int:
+    """Tokens that Gemini bills as output: its completion_tokens may leave the thoughts out, its total does not."""
+    completion = usage.get("completion_tokens") or 0
+    return max(completion, (usage.get("total_tokens") or 0) - (usage.get("prompt_tokens") or 0))
+
+
+def _read(api_type: str, response: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
+    """Tokens and price context out of a response object."""
+    import genai_prices
+
+    usage = response["usage"]
+    flavor = {"claude": "default", "gemini": "chat"}.get(api_type)
+    flavor = flavor or ("responses" if response.get("object") == "response" else "chat")
+    read = genai_prices.extract_usage({"usage": usage}, provider_id=_PROVIDERS[api_type], api_flavor=flavor).usage
+    if api_type == "gemini":
+        read.output_tokens = billed_output_tokens(usage)
+    context = {
+        "service_tier": usage.get("service_tier") or response.get("service_tier"),
+        "speed": usage.get("speed"),
+    }
+    return read, {name: value for name, value in context.items() if value}

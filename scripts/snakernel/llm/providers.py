@@ -1,0 +1,127 @@
+"""The services that answer: which there are, where they are and whose key they want."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from snakernel.errors import UserError
+from snakernel.llm.base import Provider
+
+
+@dataclass(frozen=True)
+class _Address:
+    official: str
+    variable: str
+    keys: tuple[str, ...]
+
+
+_ALIASES = {"anthropic": "claude", "google": "gemini"}
+_ADDRESSES = {
+    "claude": _Address(
+        "https://api.anthropic.com", "ANTHROPIC_BASE_URL", ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+    ),
+    "openai": _Address("https://api.openai.com/v1", "OPENAI_BASE_URL", ("OPENAI_API_KEY",)),
+    "gemini": _Address(
+        "https://generativelanguage.googleapis.com/v1beta/openai/",
+        "GEMINI_BASE_URL",
+        ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+    ),
+}
+
+
+def create_provider(
+    *,
+    api_type: str,
+    api_base: str | None = None,
+    timeout_s: float = 1800.0,
+    read_timeout_s: float = 600.0,
+    tries: int = 5,
+    memory: Path | str | None = None,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Provider:
+    """The provider of ``api_type``; nothing is sent, and the SDK is loaded when the first question is asked.
+
+    Args:
+        api_type: claude or anthropic, openai, gemini or google.
+        api_base: the address of the API; without it the one that the environment names, else the service's own.
+        timeout_s: seconds until one request must be answered completely.
+        read_timeout_s: seconds of silence after which a request is given up.
+        tries: requests that may fail before a question is given up.
+        memory: a JSON file that keeps what services refused, so that other processes need not learn it again.
+        sleep: waits between two requests.
+
+    Raises:
+        UserError: an unknown ``api_type``, an address that is none, or no key.
+    """
+    api_type = _canonical(api_type)
+    base_url = _base_url(api_type, api_base)
+    api_key = _key(api_type, base_url)
+    if api_type == "claude":
+        from snakernel.llm.claude import Claude as Chosen
+    elif api_type == "openai":
+        from snakernel.llm.openai import OpenAI as Chosen
+    else:
+        from snakernel.llm.gemini import Gemini as Chosen
+    return Chosen(
+        api_key=api_key,
+        base_url=base_url,
+        timeout_s=timeout_s,
+        read_timeout_s=read_timeout_s,
+        tries=tries,
+        memory=memory,
+        sleep=sleep,
+    )
+
+
+def check_credentials(api_type: str, api_base: str | None = None) -> None:
+    """Check that a key is there, before anything runs; whether the service takes it shows when it is asked.
+
+    Raises:
+        UserError: there is none, or it cannot be one; an unknown ``api_type``; an address that is none.
+    """
+    api_type = _canonical(api_type)
+    _key(api_type, _base_url(api_type, api_base))
+
+
+def _canonical(api_type: str) -> str:
+    known = _ALIASES.get(api_type, api_type)
+    if known not in _ADDRESSES:
+        allowed = ", ".join([*_ADDRESSES, *_ALIASES])
+        raise UserError(f"api_type: {api_type!r} is no service that answers, it must be one of {allowed}")
+    return known
+
+
+def _base_url(api_type: str, api_base: str | None) -> str:
+    address = _ADDRESSES[api_type]
+    source, url = ("api_base", api_base) if api_base else (address.variable, os.environ.get(address.variable))
+    url = (url or "").strip() or address.official
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise UserError(f"{source}: {url!r} is no address, it must start with http:// or https://")
+    # OpenAI's address ends in /v1, Anthropic's must not: its SDK adds it.
+    return url.rstrip("/").removesuffix("/v1") if api_type == "claude" else url
+
+
+def _key(api_type: str, base_url: str) -> str:
+    address = _ADDRESSES[api_type]
+    for name in address.keys:
+        key = os.environ.get(name, "").strip()  # a newline out of a file would make a header that cannot be sent
+        if key:
+            if not (key.isascii() and key.isprintable() and " " not in key):
+                raise UserError(f"{name}: the key holds a character that no key has, set it again without quotes")
+            return key
+    if urlsplit(base_url).hostname != urlsplit(address.official).hostname and api_type != "claude":
+        return "none"  # a server of one's own may want no key, but the SDK wants one
+    raise UserError(
+        f"api_type: {api_type} needs a key in the environment, but {' and '.join(address.keys)} "
+        f"{'is' if len(address.keys) == 1 else 'are'} not set"
+    )

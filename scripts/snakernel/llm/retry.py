@@ -1,0 +1,393 @@
+"""Asking a service until it answers: which faults pass, how long to wait, what it does not take.
+
+The SDKs' own retries are off: anthropic's would sleep through a Retry-After of any length, both retry where no quota is
+left, and neither notices a stream that ended early.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import logging
+import math
+import os
+import random
+import re
+import socket
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from snakernel.errors import UserError
+from snakernel.files import write_text
+from snakernel.llm.base import Answer, Request
+
+MAX_WAIT_S = 120.0
+"""The longest wait between two requests, in seconds, whatever Retry-After says."""
+
+CONNECT_TIMEOUT_S = 10.0
+
+_NO_CREDIT = {"insufficient_quota", "billing_error", "billing_not_active", "billing_hard_limit_reached"}
+"""Error codes that come with status 429 or 400 and mean that no money is left."""
+
+_PERMANENT = _NO_CREDIT | {
+    "invalid_request_error",
+    "authentication_error",
+    "permission_error",
+    "not_found_error",
+    "request_too_large",
+    "invalid_prompt",
+    "model_not_found",
+    "context_length_exceeded",
+    "data_residency_mismatch",
+}
+"""Error codes that mean the same inside a stream, where the HTTP status is 200, as a status of 4xx."""
+
+_ENDS_EARLY = {"max_tokens", "max_output_tokens", "length", "model_context_window_exceeded", "pause_turn"}
+_TOO_LONG = re.compile(r"too long|too large|too many tokens|context|maximum|token limit", re.IGNORECASE)
+_LOOKS_LIKE_A_KEY = re.compile(r"\b(?:sk-|AIza|AQ\.)[-\w*]{6,}")
+
+_log = logging.getLogger("snakernel.llm")
+_refused_in_this_process: dict[str, str] = {}
+
+
+class Fault(Exception):
+    """One request that was not answered."""
+
+    def __init__(
+        self,
+        words: str,
+        *,
+        status: int | None = None,
+        codes: Collection[str] = (),
+        names: str = "",
+        transient: bool = True,
+        retry_after_s: float | None = None,
+    ):
+        """``words`` is the service's own message, or what happened: one phrase, no key in it.
+
+        ``codes`` are the service's error codes; ``names`` is where its message may name a parameter. A ``transient``
+        fault may pass when the same request is sent again, not before ``retry_after_s`` seconds where it says so.
+        """
+        self.words = phrase(words)
+        super().__init__(self.words)
+        self.status = status
+        self.codes = set(codes)
+        self.names = names
+        self.transient = transient
+        self.retry_after_s = retry_after_s
+
+    @classmethod
+    def in_stream(cls, words: str, *codes: str) -> Fault:
+        """An error that a service sent inside a stream, whose HTTP status says that all is well."""
+        return cls(words, codes=codes, transient=not _PERMANENT.intersection(codes))
+
+
+class Service(ABC):
+    """What the providers that speak to a server have in common: retries, deadlines, parameters that are not taken.
+
+    Args:
+        api_key: sent with each request, and shown nowhere.
+        base_url: the address of the API.
+        timeout_s: seconds until one request must be answered completely.
+        read_timeout_s: seconds of silence after which a request is given up.
+        tries: requests that may fail before the question is given up.
+        memory: a JSON file that keeps what services refused, so that other processes need not learn it again; deleting
+            it is safe.
+        sleep: waits between two requests.
+    """
+
+    api_type: ClassVar[str]
+    name: ClassVar[str]
+    """The service as people call it."""
+    keys: ClassVar[str]
+    """The environment variables that hold its key."""
+
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        base_url: str,
+        timeout_s: float = 1800.0,
+        read_timeout_s: float = 600.0,
+        tries: int = 5,
+        memory: Path | str | None = None,
+        sleep: Callable[[float], object] = time.sleep,
+    ):
+        self.api_key = api_key
+        self.base_url = base_url
+        self.timeout_s = timeout_s
+        self.read_timeout_s = min(read_timeout_s, timeout_s)
+        self.tries = tries
+        self._memory = Path(memory) if memory else None
+        self._sleep = sleep
+
+    def ask(self, request: Request) -> Answer:
+        """Send one question and wait for the whole answer.
+
+        Raises:
+            UserError: asking again cannot help, or ``tries`` requests failed.
+        """
+        refused = self._recall(request)
+        known = set(refused)
+        started, waited_s, sent, failed = _now(), 0.0, 0, 0
+        while True:
+            sent += 1
+            try:
+                answer = self._send(request, refused)
+                break
+            except Exception as error:
+                fault = fault_of(error)
+                if fault is None:
+                    raise
+            refusal = next((x for x in self._optional(request) if x not in refused and self._is_refused(x, fault)), "")
+            if refusal:
+                refused[refusal] = fault.words
+                continue
+            failed += 1
+            if not fault.transient or failed >= self.tries:
+                raise UserError(self._explain(fault, request, failed))
+            wait_s = min(max(2 ** (failed - 1) + random.random(), fault.retry_after_s or 0.0), MAX_WAIT_S)
+            _log.warning("%s: try %d of %d failed (%s), next in %.1f s", self.name, failed, self.tries, fault, wait_s)
+            self._sleep(wait_s)
+            waited_s += wait_s
+
+        # Only now: a service that refuses everything has not refused a parameter.
+        self._remember(request, {name: words for name, words in refused.items() if name not in known})
+        warnings = [*answer.warnings]
+        if "temperature" in refused:
+            warnings.append(
+                f"temperature {request.temperature} was not sent: {self.name} refuses it for {request.model} "
+                f"({refused['temperature']})"
+            )
+        if answer.stop_reason in _ENDS_EARLY:
+            warnings.append(f"the answer was cut ({answer.stop_reason})")
+        return answer.model_copy(
+            update={
+                "started": started,
+                "ended": _now(),
+                "attempts": sent,
+                "waited_s": round(waited_s, 3),
+                "warnings": warnings,
+            }
+        )
+
+    @abstractmethod
+    def _send(self, request: Request, refused: Collection[str]) -> Answer:
+        """Send one request, without what ``refused`` names, and return its complete answer.
+
+        Raises:
+            Fault: the answer is not complete; exceptions of the SDK are left to :func:`fault_of`.
+        """
+
+    def _optional(self, request: Request) -> dict[str, Any]:
+        """What can be left out or put in another way when the service refuses it, with the value it would have."""
+        return {} if request.temperature is None else {"temperature": request.temperature}
+
+    def _is_refused(self, name: str, fault: Fault) -> bool:
+        return fault.status in (400, 422) and re.search(rf"\b{name}\b", fault.names) is not None
+
+    def _answer(self, request: Request, *, text: str, thinking: str, **fields: Any) -> Answer:
+        return Answer(
+            api_type=self.api_type,
+            request=request,
+            text=_without_surrogates(text),
+            thinking=_without_surrogates(thinking),
+            started="",
+            ended="",
+            **fields,
+        )
+
+    @contextmanager
+    def _reading(self, response: Any, began: float) -> Iterator[None]:
+        """Hold the body of a streamed response to what it should be: a stream, well formed, complete in time.
+
+        Args:
+            response: the httpx2 response, its body not read yet.
+            began: when the request was sent, in seconds of ``time.monotonic``.
+
+        Raises:
+            Fault: it is not so.
+        """
+        # One SDK passes over a page of HTML as an empty stream, the other fails an assertion on it.
+        kind = response.headers.get("content-type", "no content type").partition(";")[0]
+        if kind != "text/event-stream":
+            raise Fault(f"it sent {kind} instead of a stream", status=response.status_code)
+        # The SDKs time each read, so that a stream of keep-alive events, which they swallow, would never end.
+        late = threading.Event()
+        connection = response.extensions["network_stream"].get_extra_info("socket")
+
+        def cut() -> None:
+            late.set()
+            with suppress(OSError):
+                # The plain socket's shutdown also for TLS, whose own would pull the session from under the reader.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+        timer = threading.Timer(max(0.0, began + self.timeout_s - time.monotonic()), cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except Exception as error:
+            if late.is_set():
+                raise Fault(f"it did not complete the answer within {self.timeout_s:g} s") from error
+            # What the SDKs raise where the events are not JSON, not of the right shape or not in order.
+            if isinstance(error, (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)):
+                raise Fault(f"it sent a malformed stream ({type(error).__name__})") from error
+            raise
+        finally:
+            timer.cancel()
+
+    def _explain(self, fault: Fault, request: Request, failed: int) -> str:
+        where = f"{self.name} at {urlsplit(self.base_url).hostname}"
+        if fault.transient:
+            last = f"status {fault.status}, {fault.words}" if fault.status else fault.words
+            advice = "check the network and api_base, and run again: steps that are answered are kept"
+            if fault.status:
+                advice = "run again later, or with fewer jobs at once: steps that are answered are kept"
+            times = "1 try" if failed == 1 else f"{failed} tries"
+            return f"{where} did not answer for model {request.model!r} in {times} (the last: {last}); {advice}"
+        if fault.codes & _NO_CREDIT or fault.status == 402 or re.search("credit|billing", fault.words):
+            advice = "add credit to the account or use another key"
+        elif fault.status in (401, 403):
+            advice = f"check {self.keys}"
+        elif fault.status == 404:
+            advice = "set model_name to a model that it serves, or check api_base"
+        elif fault.status == 413 or _TOO_LONG.search(fault.words):
+            advice = "shorten the prompt (max_memory_round, pool_size) or lower max_completion_tokens"
+        else:
+            advice = "change the setting that it names"
+        status = f"with status {fault.status} " if fault.status else ""
+        return f"{where} refused the request for model {request.model!r} {status}({fault.words}); {advice}"
+
+    def _recall(self, request: Request) -> dict[str, str]:
+        kept = self._read_memory() | _refused_in_this_process
+        keys = {name: self._key(request, name, value) for name, value in self._optional(request).items()}
+        return {name: kept[key] for name, key in keys.items() if key in kept}
+
+    def _remember(self, request: Request, refused: Mapping[str, str]) -> None:
+        optional = self._optional(request)
+        new = {self._key(request, name, optional[name]): words for name, words in refused.items()}
+        _refused_in_this_process.update(new)
+        if self._memory and new:
+            # Of two processes that write at once one is lost, and learns again at the price of one refused request.
+            write_text(self._memory, json.dumps(self._read_memory() | new, indent=2, sort_keys=True) + "\n")
+
+    def _read_memory(self) -> dict[str, str]:
+        try:
+            kept = json.loads(self._memory.read_text(encoding="utf-8")) if self._memory else {}
+        except (OSError, ValueError):
+            return {}
+        return kept if isinstance(kept, dict) else {}
+
+    def _key(self, request: Request, name: str, value: Any) -> str:
+        # With the value: a temperature may be refused because it is too high, or for not being the default.
+        host = urlsplit(self.base_url).netloc.rpartition("@")[2]
+        return f"{host} {request.model} {name}" + ("" if value is None else f"={value}")
+
+
+def fault_of(error: Exception) -> Fault | None:
+    """What an exception of an SDK or of its HTTP client means; None where it is a mistake of ours."""
+    import httpx2  # here: it costs what an SDK costs, and where one failed it is loaded already
+
+    if isinstance(error, Fault):
+        return error
+    if isinstance(error, httpx2.RequestError):
+        return Fault(_cause(error))
+    if not (hasattr(error, "body") and hasattr(error, "request")):  # APIError of either SDK
+        return None
+    status = getattr(error, "status_code", None)
+    if status is None and error.body is None:
+        return Fault(_cause(error))
+    detail = _error_object(error.body)
+    codes = {str(detail[key]) for key in ("type", "code", "status") if detail.get(key)}
+    message = detail.get("message") or detail.get("detail") or ", ".join(sorted(codes))
+    if isinstance(message, list):  # FastAPI's, which repeats the whole request as "input"
+        message = "; ".join(f"{entry.get('loc')}: {entry.get('msg')}" for entry in message if isinstance(entry, dict))
+    message = str(message or (f"it answered {status}" if status else "it sent an error"))
+    headers = error.response.headers if hasattr(error, "response") else {}
+    if status in (None, 200):
+        return Fault.in_stream(message, *codes)
+    if headers.get("x-should-retry") in ("true", "false"):
+        transient = headers["x-should-retry"] == "true"
+    else:
+        transient = status in (408, 409, 429) or status >= 500
+    return Fault(
+        message,
+        status=status,
+        codes=codes,
+        names=f"{detail.get('param')} {message}",
+        transient=transient and not codes & _NO_CREDIT,
+        retry_after_s=retry_after_s(headers, detail),
+    )
+
+
+def retry_after_s(headers: Mapping[str, str], detail: Mapping[str, Any] | None = None) -> float | None:
+    """Seconds that a service asks to wait, by its headers or, as Gemini does, by RetryInfo in its error; else None."""
+    details = (detail or {}).get("details")
+    texts = [(headers.get("retry-after-ms"), 0.001), (headers.get("retry-after"), 1.0)]
+    for entry in details if isinstance(details, list) else []:
+        if isinstance(entry, dict) and str(entry.get("@type", "")).endswith("RetryInfo"):
+            texts.append((str(entry.get("retryDelay")).removesuffix("s"), 1.0))
+    for text, unit in texts:
+        if text is None:
+            continue
+        try:
+            seconds = float(text) * unit
+        except ValueError:
+            try:
+                seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+            except (ValueError, OverflowError):
+                continue
+        if not math.isnan(seconds):
+            return max(0.0, seconds)
+    return None
+
+
+def phrase(text: str) -> str:
+    """The first sentence of a service's message, on one line, without its full stop and without keys."""
+    secrets = [
+        part
+        for name, value in os.environ.items()
+        if re.search(r"KEY|TOKEN|SECRET|PASSWORD|CUSTOM_HEADERS", name)
+        for part in value.split()
+        if len(part) >= 8
+    ]
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    text = _LOOKS_LIKE_A_KEY.sub("***", " ".join(text.split()))
+    text = re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0].rstrip(".!? ")
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _error_object(body: Any) -> dict[str, Any]:
+    """The error in a response's body: {"error": {...}}, the same in a list (Gemini), {"error": "..."} or plain text."""
+    if isinstance(body, list):
+        body = body[0] if body else {}
+    if isinstance(body, dict) and body.get("error"):
+        body = body["error"]
+    if isinstance(body, dict):
+        return body
+    return {"message": body} if isinstance(body, str) and "<" not in body else {}
+
+
+def _cause(error: BaseException) -> str:
+    """What went wrong below a connection error, whose own message says nothing more."""
+    while error.__cause__:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _without_surrogates(text: str) -> str:
+    """Text that can be written as UTF-8: halves of a character that came in two events are joined, others replaced."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,15 @@
+"""How the search goes from one step to the next: one strategy a file, chosen by ``agent_type``."""
+
+from __future__ import annotations
+
+from snakernel.config import Config
+from snakernel.search.evolve import Evolve
+from snakernel.search.iterative import Iterative
+from snakernel.search.state import Attempt, Draw, State, Strategy
+
+__all__ = ["Attempt", "Draw", "Evolve", "Iterative", "State", "Strategy", "create_strategy"]
+
+
+def create_strategy(config: Config, task: str) -> Strategy:
+    """The strategy that a configuration names, for one task (whose name is part of the seed of every draw)."""
+    return {"iterative": Iterative, "evolve": Evolve}[config.agent_type](config, task)

@@ -1,0 +1,220 @@
+"""A run in one table: summary.json, summary.csv and what the terminal shows at its end."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from snakernel.config import Config
+from snakernel.dataset import Task
+from snakernel.history import Step, step
+from snakernel.search import create_strategy
+
+STAGES = ("write_prompt", "propose", "extract_kernel", "evaluate", "select_best")
+"""The rules of a step, in their order: their logs tell where a task stopped."""
+
+
+class Model(BaseModel):
+    """A field that is not known is an error."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+
+class TaskSummary(Model):
+    """One task of a run."""
+
+    task: str
+    """The task."""
+    status: str
+    """done; stopped, where the search ended before its last step; failed, where a job did; unfinished otherwise."""
+    steps: int
+    """Steps that have a verdict."""
+    steps_planned: int
+    """Steps that the configuration asks for."""
+    compiled: int
+    """Steps whose kernel compiled."""
+    correct: int
+    """Steps whose kernel was correct."""
+    best_step: int | None
+    """The step of the best kernel; None while none is correct."""
+    best_speedup: float | None
+    """Its speedup: arithmetic mean over workloads of reference latency / latency."""
+    best_speedup_geomean: float | None
+    """The geometric mean."""
+    best_latency_ms: float | None
+    """Its latency in milliseconds: arithmetic mean over workloads."""
+    input_tokens: int
+    """Tokens of all questions."""
+    output_tokens: int
+    """Tokens of all answers."""
+    cost_usd: float | None
+    """Price of all answers in US dollars; None where one of them has no known price."""
+    device: str
+    """What the figures were measured on."""
+    verdicts: dict[str, int]
+    """How many steps got each status."""
+    reason: str
+    """Why it failed or stopped."""
+
+
+class Summary(Model):
+    """summary.json. The totals are those that the baseline prints at its end: a task that failed is in no sum, but it
+    is in ``total_count``, and so in the averages."""
+
+    format_version: int = 1
+    """Version of this file's format."""
+    run: str
+    """The run."""
+    correct_count: int
+    """Tasks that have a correct kernel."""
+    total_count: int
+    """All tasks."""
+    sum_speedup: float
+    """Sum of the best speedups."""
+    average_speedup: float
+    """The same over all tasks."""
+    accuracy: float
+    """correct_count / total_count."""
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+    tasks: list[TaskSummary]
+
+
+def summarize(config: Config, tasks: list[Task]) -> Summary:
+    """Read what a run has reached so far; a task that is not complete says why."""
+    rows = [summarize_task(config, task) for task in tasks]
+    speedups = [row.best_speedup for row in rows if row.best_speedup is not None]
+    costs = [row.cost_usd for row in rows]
+    return Summary(
+        run=config.run_name,
+        correct_count=len(speedups),
+        total_count=len(rows),
+        sum_speedup=sum(speedups),
+        average_speedup=sum(speedups) / len(rows),
+        accuracy=len(speedups) / len(rows),
+        input_tokens=sum(row.input_tokens for row in rows),
+        output_tokens=sum(row.output_tokens for row in rows),
+        cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
+        tasks=rows,
+    )
+
+
+def summarize_task(config: Config, task: Task) -> TaskSummary:
+    """Read one task's steps."""
+    folder = config.results / task.name
+    planned = create_strategy(config, task.name).steps
+    done: list[Step] = []
+    for number in range(1, planned + 1):
+        one = step(folder, number)
+        if not (one.folder / "best.json").exists():
+            break
+        done.append(one)
+    answered = [step(folder, number) for number in range(1, planned + 1)]
+    responses = [one.response for one in answered if (one.folder / "response.json").exists()]
+    costs = [response.cost_usd for response in responses]
+    verdicts: dict[str, int] = {}
+    for one in done:
+        verdicts[one.evaluation.status.value] = verdicts.get(one.evaluation.status.value, 0) + 1
+    state = done[-1].state if done else None
+    best = state.best if state is not None and state.best is not None and state.best.correct else None
+    evaluation = step(folder, best.step).evaluation if best is not None else None
+    complete = len(done) == planned
+    fault = None if complete else why_failed(config, task, len(done) + 1)
+    return TaskSummary(
+        task=task.name,
+        status=("stopped" if state.stopped else "done") if complete else "failed" if fault else "unfinished",
+        steps=len(done),
+        steps_planned=planned,
+        compiled=sum(one.evaluation.compiled for one in done),
+        correct=sum(one.evaluation.correct for one in done),
+        best_step=best.step if best is not None else None,
+        best_speedup=evaluation.speedup if evaluation else None,
+        best_speedup_geomean=evaluation.speedup_geomean if evaluation else None,
+        best_latency_ms=evaluation.latency_ms if evaluation else None,
+        input_tokens=sum(response.usage.input_tokens for response in responses),
+        output_tokens=sum(response.usage.output_tokens for response in responses),
+        cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
+        device=done[-1].evaluation.device.name if done else "",
+        verdicts=verdicts,
+        reason=(state.stopped or "") if complete else fault or f"step {len(done) + 1} was not run",
+    )
+
+
+def why_failed(config: Config, task: Task, number: int) -> str | None:
+    """What the log of the job says that a task did not get past; None where no log tells of a fault."""
+    logs = config.results / "logs" / task.name
+    candidates = [
+        *(("check_task", logs / "check_task.log"), ("measure_reference", logs / "measure_reference.log")),
+        *((stage, logs / f"step_{number}" / f"{stage}.log") for stage in STAGES),
+    ]
+    for stage, log in candidates:
+        if not log.exists():
+            continue
+        lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        told = next((line for line in reversed(lines) if line.startswith("error: ")), None)
+        if told is not None:
+            return f"{stage} of step {number}: {told.removeprefix('error: ')}" if stage in STAGES else (
+                f"{stage}: {told.removeprefix('error: ')}"
+            )
+        if any(line.startswith("Traceback (most recent call last)") for line in lines):
+            return f"{stage}: {lines[-1]} ({log})"
+    return None
+
+
+def summary_csv(summary: Summary) -> str:
+    """The tasks as CSV, a line each."""
+    text = io.StringIO()
+    columns = list(TaskSummary.model_fields)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in summary.tasks:
+        values = row.model_dump()
+        values["verdicts"] = " ".join(f"{status}={count}" for status, count in row.verdicts.items())
+        writer.writerow(["" if values[column] is None else values[column] for column in columns])
+    return text.getvalue()
+
+
+def print_summary(summary: Summary, results: Path) -> None:
+    """The table at the end of a run."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 160)
+    table = Table(title=f"{summary.run}", box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("task", overflow="fold")
+    for column in ("status", "steps", "compiled", "correct", "best step", "speedup", "latency", "tokens", "cost"):
+        table.add_column(column, justify="right" if column != "status" else "left", no_wrap=True)
+    for row in summary.tasks:
+        table.add_row(
+            row.task,
+            row.status,
+            f"{row.steps}/{row.steps_planned}",
+            str(row.compiled),
+            str(row.correct),
+            str(row.best_step or "-"),
+            f"{row.best_speedup:.3g}x" if row.best_speedup is not None else "-",
+            f"{row.best_latency_ms:.3g} ms" if row.best_latency_ms is not None else "-",
+            str(row.input_tokens + row.output_tokens),
+            "?" if row.cost_usd is None else f"${row.cost_usd:.2f}",
+        )
+    console.print(table)
+    for row in summary.tasks:
+        if row.reason:
+            console.print(f"{row.task}: {row.status}: {row.reason}", soft_wrap=True)
+    devices = sorted({row.device for row in summary.tasks if row.device})
+    cost = "cost unknown" if summary.cost_usd is None else f"cost ${summary.cost_usd:.2f}"
+    console.print(
+        f"Correct count {summary.correct_count}, total count {summary.total_count}, accuracy {summary.accuracy:.3g}, "
+        f"sum of speedups {summary.sum_speedup:.3g}, average speedup {summary.average_speedup:.3g}, {cost}; "
+        f"measured on {', '.join(devices) or 'nothing yet'}. Details: {results}/summary.csv",
+        soft_wrap=True,
+    )
+
+
