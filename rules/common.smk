@@ -14,6 +14,7 @@ from snakernel.config import config_yaml, load_config
 from snakernel.dataset import read_tasks
 from snakernel.errors import UserError
 from snakernel.files import digest, write_text
+from snakernel.jobs import set_job_environment
 from snakernel.prompts import template_files
 from snakernel.search import create_strategy
 
@@ -26,12 +27,14 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-PYTHON = sys.executable
 RESULTS = str(SETTINGS.results)
 CONFIG = f"{RESULTS}/config.yaml"
 LOGS = f"{RESULTS}/logs"
 STRATEGY = create_strategy(SETTINGS, "")
+CONDA = "../environment.yml"
 ON_GPU = 1 if SETTINGS.eval_backend == "local" else 0
+
+set_job_environment(SCRIPTS)
 
 
 wildcard_constraints:
@@ -58,6 +61,11 @@ def task_of(wildcards):
     return TASKS[wildcards.task]
 
 
+def task_folder(wildcards):
+    """The folder of a job's task."""
+    return f"{RESULTS}/{wildcards.task}"
+
+
 def task_inputs(wildcards):
     """A task's files in the dataset. One that is missing is the script's to name: it fails its own task only."""
     task = task_of(wildcards)
@@ -74,6 +82,14 @@ def state_before(wildcards):
     return f"{RESULTS}/{wildcards.task}/step_{before}/best.json" if before else []
 
 
+def kernel_to_edit(wildcards):
+    """The kernel before a step that edits one; through it, that of any earlier step."""
+    step = int(wildcards.step)
+    if not STRATEGY.tunes(step):
+        return []
+    return f"{RESULTS}/{wildcards.task}/step_{STRATEGY.reads(step)}/kernel.py"
+
+
 def prompt_to_answer(wildcards):
     """A step's prompt; once it is answered, a file that no rule makes and that is never too new.
 
@@ -86,15 +102,23 @@ def prompt_to_answer(wildcards):
     return prompt
 
 
+def show_summary():
+    """Print the table of what the run has reached."""
+    shell('python "$SNAKERNEL_SCRIPTS"/summarize.py --config {CONFIG} --partial')
+
+
 onstart:
     write_text(CONFIG, config_yaml(SETTINGS))
     for key in SETTINGS.ignored:
-        print(f"note: the configuration key {key!r} has no effect here", file=sys.stderr)
+        print(
+            f"note: the configuration key {key!r} has no effect here",
+            file=sys.stderr,
+        )
 
 
 onsuccess:
-    shell("{PYTHON} {SCRIPTS}/summarize.py --config {CONFIG} --partial")
+    show_summary()
 
 
 onerror:
-    shell("{PYTHON} {SCRIPTS}/summarize.py --config {CONFIG} --partial")
+    show_summary()

@@ -12,13 +12,17 @@ rule evaluate:
         f"{LOGS}/{{task}}/step_{{step}}/evaluate.log",
     benchmark:
         f"{LOGS}/{{task}}/step_{{step}}/evaluate.tsv"
-    params:
-        code=library("evaluate.py", "snakernel/evaluation"),
-        settings=settings("atol", "rtol", "required_matched_ratio", "eval_timeout_s"),
+    conda:
+        CONDA
     resources:
         gpu=ON_GPU,
+    params:
+        config=CONFIG,
+        folder=task_folder,
+        code=library("evaluate.py", "snakernel/evaluation"),
+        settings=settings("atol", "rtol", "required_matched_ratio", "eval_timeout_s"),
     message:
         "{wildcards.task} step {wildcards.step}: judging the kernel"
     shell:
-        "{PYTHON} {SCRIPTS}/evaluate.py --config {CONFIG} --task-folder {RESULTS}/{wildcards.task} "
+        'python "$SNAKERNEL_SCRIPTS"/evaluate.py --config {params.config} --task-folder {params.folder} '
         "--kernel {input.kernel} --out {output} > {log} 2>&1"

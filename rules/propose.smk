@@ -7,18 +7,23 @@ rule write_prompt:
         reference=rules.measure_reference.output.reference,
         state=state_before,
     output:
-        f"{RESULTS}/{{task}}/step_{{step}}/prompt.md",
+        prompt=f"{RESULTS}/{{task}}/step_{{step}}/prompt.md",
+        question=f"{RESULTS}/{{task}}/step_{{step}}/prompt.json",
     log:
         f"{LOGS}/{{task}}/step_{{step}}/write_prompt.log",
+    conda:
+        CONDA
     params:
+        config=CONFIG,
+        folder=task_folder,
         code=library("write_prompt.py", "snakernel/prompts.py", "snakernel/search"),
         templates=digest(*template_files(SETTINGS)),
         settings=settings("gpu_name", "gpu_architecture"),
     message:
         "{wildcards.task} step {wildcards.step}: writing the prompt"
     shell:
-        "{PYTHON} {SCRIPTS}/write_prompt.py --config {CONFIG} --task-folder {RESULTS}/{wildcards.task} "
-        "--step {wildcards.step} --out {output} > {log} 2>&1"
+        'python "$SNAKERNEL_SCRIPTS"/write_prompt.py --config {params.config} --task-folder {params.folder} '
+        "--step {wildcards.step} --out {output.prompt} > {log} 2>&1"
 
 
 # No parameters: a model, a temperature or a key of another kind that changes is for steps that are not answered yet.
@@ -29,31 +34,38 @@ rule propose:
         f"{RESULTS}/{{task}}/step_{{step}}/response.json",
     log:
         f"{LOGS}/{{task}}/step_{{step}}/propose.log",
-    params:
-        definition=lambda wildcards: task_of(wildcards).definition,
+    conda:
+        CONDA
     threads: 0
     resources:
         llm=1,
+    params:
+        config=CONFIG,
+        folder=task_folder,
+        definition=lambda wildcards: task_of(wildcards).definition,
     message:
         "{wildcards.task} step {wildcards.step}: asking {SETTINGS.model_name}"
     shell:
-        "{PYTHON} {SCRIPTS}/propose.py --config {CONFIG} --task-folder {RESULTS}/{wildcards.task} "
+        'python "$SNAKERNEL_SCRIPTS"/propose.py --config {params.config} --task-folder {params.folder} '
         "--definition {params.definition} --step {wildcards.step} --prompt {input.prompt} --out {output} > {log} 2>&1"
 
 
 rule extract_kernel:
     input:
         rules.propose.output,
-        state=state_before,
+        base=kernel_to_edit,
     output:
         kernel=f"{RESULTS}/{{task}}/step_{{step}}/kernel.py",
         extraction=f"{RESULTS}/{{task}}/step_{{step}}/extraction.json",
     log:
         f"{LOGS}/{{task}}/step_{{step}}/extract_kernel.log",
+    conda:
+        CONDA
     params:
+        folder=task_folder,
         code=library("extract_kernel.py", "snakernel/extraction.py"),
     message:
         "{wildcards.task} step {wildcards.step}: taking the kernel out of the answer"
     shell:
-        "{PYTHON} {SCRIPTS}/extract_kernel.py --config {CONFIG} --task-folder {RESULTS}/{wildcards.task} "
+        'python "$SNAKERNEL_SCRIPTS"/extract_kernel.py --task-folder {params.folder} '
         "--step {wildcards.step} > {log} 2>&1"

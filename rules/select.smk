@@ -10,7 +10,11 @@ rule select_best:
         f"{RESULTS}/{{task}}/step_{{step}}/best.json",
     log:
         f"{LOGS}/{{task}}/step_{{step}}/select_best.log",
+    conda:
+        CONDA
     params:
+        config=CONFIG,
+        folder=task_folder,
         code=library("select_best.py", "snakernel/search"),
         settings=settings(
             "agent_type",
@@ -24,7 +28,7 @@ rule select_best:
     message:
         "{wildcards.task} step {wildcards.step}: selecting the best so far"
     shell:
-        "{PYTHON} {SCRIPTS}/select_best.py --config {CONFIG} --task-folder {RESULTS}/{wildcards.task} "
+        'python "$SNAKERNEL_SCRIPTS"/select_best.py --config {params.config} --task-folder {params.folder} '
         "--step {wildcards.step} > {log} 2>&1"
 
 
@@ -37,11 +41,14 @@ rule export_best:
         solution=f"{RESULTS}/{{task}}/best/solution.json",
     log:
         f"{LOGS}/{{task}}/export_best.log",
+    conda:
+        CONDA
     params:
+        folder=task_folder,
         code=library("export_best.py", "snakernel/evaluation/solution.py"),
         steps=STRATEGY.steps,
     message:
         "{wildcards.task}: exporting the best kernel"
     shell:
-        "{PYTHON} {SCRIPTS}/export_best.py --task-folder {RESULTS}/{wildcards.task} --step {params.steps} "
+        'python "$SNAKERNEL_SCRIPTS"/export_best.py --task-folder {params.folder} --step {params.steps} '
         "> {log} 2>&1"

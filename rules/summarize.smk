@@ -9,11 +9,14 @@ rule summarize:
         json=f"{RESULTS}/summary.json",
     log:
         f"{LOGS}/summarize.log",
+    conda:
+        CONDA
     params:
+        config=CONFIG,
         code=library("summarize.py", "snakernel/summary.py"),
         tasks=list(TASKS),
         steps=STRATEGY.steps,
     message:
         "summarising {RESULTS}"
     shell:
-        "{PYTHON} {SCRIPTS}/summarize.py --config {CONFIG} > {log} 2>&1"
+        'python "$SNAKERNEL_SCRIPTS"/summarize.py --config {params.config} > {log} 2>&1'

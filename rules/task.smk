@@ -10,7 +10,11 @@ rule check_task:
         workloads=f"{RESULTS}/{{task}}/workloads.jsonl",
     log:
         f"{LOGS}/{{task}}/check_task.log",
+    conda:
+        CONDA
     params:
+        config=CONFIG,
+        folder=task_folder,
         code=library("check_task.py", "snakernel/dataset.py"),
         settings=settings("max_workloads"),
         op_type=lambda wildcards: task_of(wildcards).op_type,
@@ -18,8 +22,8 @@ rule check_task:
     message:
         "{wildcards.task}: checking the definition and its workloads"
     shell:
-        "{PYTHON} {SCRIPTS}/check_task.py --config {CONFIG} --op-type {params.op_type} "
-        "--definition {params.definition} --out {RESULTS}/{wildcards.task} > {log} 2>&1"
+        'python "$SNAKERNEL_SCRIPTS"/check_task.py --config {params.config} --op-type {params.op_type} '
+        "--definition {params.definition} --out {params.folder} > {log} 2>&1"
 
 
 rule measure_reference:
@@ -32,7 +36,13 @@ rule measure_reference:
         f"{LOGS}/{{task}}/measure_reference.log",
     benchmark:
         f"{LOGS}/{{task}}/measure_reference.tsv"
+    conda:
+        CONDA
+    resources:
+        gpu=ON_GPU,
     params:
+        config=CONFIG,
+        folder=task_folder,
         code=library(
             "measure_reference.py",
             "snakernel/evaluation/reference.py",
@@ -48,10 +58,8 @@ rule measure_reference:
             "seed",
             "reference_max_mb",
         ),
-    resources:
-        gpu=ON_GPU,
     message:
         "{wildcards.task}: measuring the reference"
     shell:
-        "{PYTHON} {SCRIPTS}/measure_reference.py --config {CONFIG} --task-folder {RESULTS}/{wildcards.task} "
+        'python "$SNAKERNEL_SCRIPTS"/measure_reference.py --config {params.config} --task-folder {params.folder} '
         "> {log} 2>&1"

@@ -5,27 +5,21 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from snakernel.config import read_config
 from snakernel.errors import run_main
 from snakernel.extraction import extract
 from snakernel.files import write_model, write_text
 from snakernel.history import step
-from snakernel.search import create_strategy
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="the run's resolved configuration")
     parser.add_argument("--task-folder", type=Path, required=True)
     parser.add_argument("--step", type=int, required=True)
     arguments = parser.parse_args()
-    strategy = create_strategy(read_config(arguments.config), arguments.task_folder.name)
     current = step(arguments.task_folder, arguments.step)
-    before = strategy.reads(arguments.step)
-    state = step(arguments.task_folder, before).state if before else strategy.start()
-    base_code, base = None, None
-    if strategy.role(arguments.step, state) == "tuner" and state.base is not None:
-        base_code, base = step(arguments.task_folder, state.base).kernel, state.base
+    # Edits belong to the kernel that the model was shown, whatever the search would show it today.
+    base = current.response.request.question.base
+    base_code = step(arguments.task_folder, base).kernel if base is not None else None
     code, extraction = extract(current.response.text, base_code, base, stop_reason=current.response.stop_reason)
     write_text(current.folder / "kernel.py", code)
     write_model(current.folder / "extraction.json", extraction)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from snakernel.config import Config, read_config
 from snakernel.errors import run_main
-from snakernel.files import read_text, write_model
-from snakernel.llm.base import Provider, Request
+from snakernel.files import read_model, read_text, write_model
+from snakernel.llm.base import Provider, Question, Request
 from snakernel.llm.journal import Journal
 from snakernel.llm.replay import Replay
 
@@ -30,6 +30,7 @@ def main() -> None:
             model=config.model_name,
             temperature=config.temperature,
             max_completion_tokens=config.max_completion_tokens,
+            question=read_model(arguments.prompt.with_suffix(".json"), Question),
         ),
         lambda: provider(config, arguments.definition, arguments.step),
     )

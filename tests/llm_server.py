@@ -1,4 +1,4 @@
-"""A server on 127.0.0.1 that speaks Anthropic Messages, OpenAI Chat Completions and OpenAI Responses, and fails as told.
+"""A server on 127.0.0.1 that speaks Anthropic Messages, OpenAI Chat Completions and OpenAI Responses, faults included.
 
 In a test::
 
@@ -22,6 +22,7 @@ import os
 import select
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -69,6 +70,8 @@ class Reply:
     """Output tokens that only the total of Chat Completions counts (Gemini's thoughts)."""
     usage: bool = True
     """Whether tokens are told at all."""
+    details: bool = True
+    """Whether usage tells more than input and output."""
     pieces: list[str] | None = None
     """The text as it is cut into events; None: in two."""
     status: int = 200
@@ -203,9 +206,14 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
     owner: LLMServer
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # clients go as they like
+            super().handle_error(request, client_address)
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or each small event waits 40 ms for an acknowledgement
     server: _Server
 
     def log_message(self, *_: object) -> None:
@@ -281,7 +289,9 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.fault == "stall":
             return self._hold()
         if reply.fault == "trickle":
-            return self._hold(b'event: ping\ndata: {"type": "ping"}\n\n' if received.protocol == "messages" else b": \n\n")
+            return self._hold(
+                b'event: ping\ndata: {"type": "ping"}\n\n' if received.protocol == "messages" else b": \n\n"
+            )
         if reply.fault == "malformed":
             self._event(events[-1][0], '{"type": "cont')
         if reply.fault == "misshapen":
@@ -289,7 +299,7 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.fault == "error":
             overloaded = _error(received.protocol, 529, "Overloaded")
             if received.protocol == "responses":
-                overloaded = {"type": "error", "sequence_number": len(events)} | overloaded["error"]
+                overloaded = overloaded["error"] | {"type": "error", "sequence_number": len(events)}
             self._event("error", reply.error or overloaded)
         self.wfile.write(b"0\r\n\r\n")
 
@@ -357,6 +367,16 @@ def _pieces(reply: Reply) -> list[str]:
 
 def _message(received: Received, reply: Reply) -> dict[str, Any]:
     blocks = [{"type": "thinking", "thinking": reply.thinking, "signature": "c2ln"}] if reply.thinking else []
+    usage: dict[str, Any] = {
+        "input_tokens": reply.input_tokens - reply.cache_read - reply.cache_write,
+        "output_tokens": reply.output_tokens,
+    }
+    details = {
+        "cache_creation_input_tokens": reply.cache_write,
+        "cache_read_input_tokens": reply.cache_read,
+        "output_tokens_details": {"thinking_tokens": reply.reasoning},
+        "service_tier": "standard",
+    }
     return {
         "id": "msg_scripted",
         "type": "message",
@@ -366,21 +386,14 @@ def _message(received: Received, reply: Reply) -> dict[str, Any]:
         "stop_reason": "refusal" if reply.refusal else reply.stop or "end_turn",
         "stop_sequence": None,
         "stop_details": {"type": "refusal", "category": reply.refusal, "explanation": ""} if reply.refusal else None,
-        "usage": {
-            "input_tokens": reply.input_tokens - reply.cache_read - reply.cache_write,
-            "cache_creation_input_tokens": reply.cache_write,
-            "cache_read_input_tokens": reply.cache_read,
-            "output_tokens": reply.output_tokens,
-            "output_tokens_details": {"thinking_tokens": reply.reasoning},
-            "service_tier": "standard",
-        },
+        "usage": usage | details if reply.details else usage,
     }
 
 
 def _message_stream(received: Received, reply: Reply) -> Iterator[tuple[str | None, Any, bool]]:
     message = _message(received, reply)
     usage = message["usage"] | {"output_tokens": 1}
-    usage.pop("output_tokens_details")
+    usage.pop("output_tokens_details", None)
     begun = message | {"content": [], "stop_reason": None, "stop_details": None, "usage": usage}
     yield "message_start", {"type": "message_start", "message": begun}, False
     yield "ping", {"type": "ping"}, False
@@ -394,19 +407,22 @@ def _message_stream(received: Received, reply: Reply) -> Iterator[tuple[str | No
             yield "content_block_delta", data, kind == "text"
         yield "content_block_stop", {"type": "content_block_stop", "index": index}, False
     delta = {name: message[name] for name in ("stop_reason", "stop_sequence", "stop_details")}
-    usage = {name: message["usage"][name] for name in ("output_tokens", "output_tokens_details")}
+    usage = {name: count for name, count in message["usage"].items() if name.startswith("output_tokens")}
     yield "message_delta", {"type": "message_delta", "delta": delta, "usage": usage}, False
     yield "message_stop", {"type": "message_stop"}, False
 
 
 def _chat_usage(reply: Reply) -> dict[str, Any]:
-    return {
+    usage: dict[str, Any] = {
         "prompt_tokens": reply.input_tokens,
         "completion_tokens": reply.output_tokens,
         "total_tokens": reply.input_tokens + reply.output_tokens + reply.hidden,
+    }
+    details = {
         "prompt_tokens_details": {"cached_tokens": reply.cache_read, "cache_write_tokens": reply.cache_write},
         "completion_tokens_details": {"reasoning_tokens": reply.reasoning},
     }
+    return usage | details if reply.details else usage
 
 
 def _chat(received: Received, reply: Reply) -> dict[str, Any]:
@@ -453,13 +469,16 @@ def _response(received: Received, reply: Reply) -> dict[str, Any]:
     output.append(
         {"id": "msg_scripted", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
     )
-    usage = {
+    usage: dict[str, Any] = {
         "input_tokens": reply.input_tokens,
-        "input_tokens_details": {"cached_tokens": reply.cache_read, "cache_write_tokens": reply.cache_write},
         "output_tokens": reply.output_tokens,
-        "output_tokens_details": {"reasoning_tokens": reply.reasoning},
         "total_tokens": reply.input_tokens + reply.output_tokens,
     }
+    details = {
+        "input_tokens_details": {"cached_tokens": reply.cache_read, "cache_write_tokens": reply.cache_write},
+        "output_tokens_details": {"reasoning_tokens": reply.reasoning},
+    }
+    usage |= details if reply.details else {}
     return {
         "id": "resp_scripted",
         "object": "response",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -28,7 +29,7 @@ class Config(BaseModel):
     """Name of the dataset: the folder below datasets/, and a part of the run's name."""
     dataset_root: str | None = None
     """Folder of the FlashInfer-Trace dataset; default datasets/{test_source}."""
-    tasks_path: str = "config/tasks_mini.txt"
+    tasks_path: str = "config/tasks_contest.txt"
     """Task list: one op type a line, then optional definition names separated by commas."""
     run: str | None = None
     """Name of the run's folder below save_path; default {agent_type}_{test_source}."""
@@ -191,3 +192,19 @@ def config_schema() -> str:
 def _nearest(key: str) -> str:
     match = difflib.get_close_matches(key, Config.model_fields, n=1)
     return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def keys_table() -> str:
+    """The table of all keys in config/README.md."""
+    rows = ["| key | default | meaning |", "| --- | --- | --- |"]
+    for key, field in Config.model_fields.items():
+        allowed = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        values = f" One of {', '.join(f'`{value}`' for value in allowed)}." if allowed else ""
+        default = "" if field.default is None else f"`{json.dumps(field.default)}`"
+        meaning = " ".join((field.description or "").split())
+        rows.append(f"| `{key}` | {default} | {meaning}{values} |")
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    print(keys_table() if sys.argv[1:] == ["--table"] else config_schema(), end="")

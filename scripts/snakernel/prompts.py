@@ -15,6 +15,7 @@ from snakernel.errors import UserError
 from snakernel.evaluation.verdict import Evaluation, Reference
 from snakernel.files import read_model, read_text
 from snakernel.history import Step, step
+from snakernel.llm.base import Question
 from snakernel.search.state import Attempt, State, Strategy
 
 TEMPLATES = Path(__file__).parents[2] / "prompts"
@@ -58,8 +59,10 @@ class ShownAttempt:
         )
 
 
-def render(config: Config, strategy: Strategy, state: State, task_folder: Path, number: int) -> str:
-    """The prompt of a step.
+def render(
+    config: Config, strategy: Strategy, state: State, task_folder: Path, number: int
+) -> tuple[str, Question]:
+    """The prompt of a step, and what it was made of.
 
     Args:
         config: the run's configuration.
@@ -94,7 +97,8 @@ def render(config: Config, strategy: Strategy, state: State, task_folder: Path, 
             "best": best,
         },
     )
-    return text.strip("\n") + "\n"
+    question = Question(role=role, base=base.step if base else None, shown=[one.step for one in shown])
+    return text.strip("\n") + "\n", question
 
 
 def fill(template: str, config: Config, context: dict[str, Any]) -> str:
@@ -110,7 +114,7 @@ def fill(template: str, config: Config, context: dict[str, Any]) -> str:
     )
     environment.filters["axes"] = lambda axes: ", ".join(f"{axis}={value}" for axis, value in axes.items())
     environment.filters["short"] = shorten
-    environment.filters["us"] = lambda ms: f"{ms * 1e3:.4g}"
+    environment.filters["us"] = lambda ms: f"{ms * 1e3:,.0f}" if ms >= 1 else f"{ms * 1e3:.4g}"
     environment.filters["times"] = lambda value: f"{value:.3g}x"
     try:
         return environment.get_template(template).render(context)

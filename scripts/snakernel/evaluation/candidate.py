@@ -262,6 +262,7 @@ def _confine(connection: int, log: int, parent: int, scratch: Path) -> None:
     os.dup2(null, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    sys.stdout = sys.stderr = open(1, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115
     keep = os.dup2(connection, 3) if connection != 3 else 3
     os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 2**16 else 2**16)
     if connection != 3:
@@ -293,8 +294,14 @@ def _serve(
     import torch
 
     buffer = torch.frombuffer(shared, dtype=torch.uint8) if shared is not None else None
-    synchronize = torch.cuda.synchronize if kind == "cuda" else lambda: None
     runnable: Any = None
+    if kind == "cpu":
+        from snakernel.evaluation.stand_in import stand_in_for_cuda
+
+        mode = stand_in_for_cuda()
+    else:
+        mode = contextlib.nullcontext()
+    synchronize = torch.cuda.synchronize
 
     def call(arguments: list[Any]) -> Any:
         if not solution.spec.destination_passing_style:
@@ -312,7 +319,8 @@ def _serve(
         if command == "build":
             from flashinfer_bench.compile import BuilderRegistry
 
-            runnable = BuilderRegistry.get_instance().build(definition, solution)
+            with mode:
+                runnable = BuilderRegistry.get_instance().build(definition, solution)
             return {}
         if command == "buffer":
             buffer = pickle.loads(arguments[0])
@@ -323,14 +331,14 @@ def _serve(
                 values = drawing.draw_inputs(definition, workloads[index], seed, kind, dataset)
             else:
                 values = pickle.loads(arguments[0])
-            with torch.no_grad():
+            with torch.no_grad(), mode:
                 result = call(values)
             synchronize()
             return _hand_over(result, buffer)
         if command == "time":
             index, seeds, warmup_runs, iterations, budget_s = arguments
             sets = [drawing.draw_inputs(definition, workloads[index], seed, kind, dataset) for seed in seeds]
-            with torch.no_grad():
+            with torch.no_grad(), mode:
                 calls, host = time_calls(
                     call, sets, kind, warmup_runs=warmup_runs, iterations=iterations, budget_s=budget_s
                 )

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
+
+
+class Question(BaseModel):
+    """What a prompt was made of: prompt.json, beside prompt.md."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    role: Literal["proposer", "tuner"] = "proposer"
+    """The template."""
+    base: int | None = None
+    """tuner: the step whose kernel the model was shown to edit; its edits are applied to that one."""
+    shown: list[int] = Field(default_factory=list)
+    """The earlier steps that the prompt showed, in its order."""
 
 
 class Request(BaseModel):
@@ -20,6 +33,8 @@ class Request(BaseModel):
     """Sampling temperature; None sends none."""
     max_completion_tokens: int
     """Upper bound of the answer's length, in tokens, thinking included."""
+    question: Question = Field(default_factory=Question)
+    """What the prompt was made of; it is not sent."""
 
 
 class Usage(BaseModel):

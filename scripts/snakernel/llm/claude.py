@@ -54,7 +54,7 @@ class Claude(Service):
         if message.stop_reason == "refusal":
             category = getattr(message.stop_details, "category", None)
             warnings.append(f"the model refused to answer{f' ({category})' if category else ''}")
-        model = message.model or request.model
+        model = raw.get("model") or request.model
         return self._answer(
             request,
             text="".join(texts),

@@ -73,7 +73,7 @@ class OpenAI(Service):
                     break
             if response is None:
                 raise Fault(_NO_STOP_REASON)
-            stop_reason = response.status
+            stop_reason = response.status or "completed"
             warnings = []
             if response.status == "failed":
                 if "policy" not in response.error.code:
@@ -94,9 +94,9 @@ class OpenAI(Service):
             usage = response.usage and Usage(
                 input_tokens=_count(response.usage, "input_tokens"),
                 output_tokens=_count(response.usage, "output_tokens"),
-                cache_read_tokens=_count(response.usage.input_tokens_details, "cached_tokens"),
-                cache_write_tokens=_count(response.usage.input_tokens_details, "cache_write_tokens"),
-                reasoning_tokens=_count(response.usage.output_tokens_details, "reasoning_tokens"),
+                cache_read_tokens=_count(response.usage, "input_tokens_details", "cached_tokens"),
+                cache_write_tokens=_count(response.usage, "input_tokens_details", "cache_write_tokens"),
+                reasoning_tokens=_count(response.usage, "output_tokens_details", "reasoning_tokens"),
             )
             raw = response.to_dict(mode="json", warnings=False)
         for name in ("output", "instructions"):
@@ -146,9 +146,9 @@ class OpenAI(Service):
         return Usage(
             input_tokens=_count(counted, "prompt_tokens"),
             output_tokens=_count(counted, "completion_tokens"),
-            cache_read_tokens=_count(counted.prompt_tokens_details, "cached_tokens"),
-            cache_write_tokens=_count(counted.prompt_tokens_details, "cache_write_tokens"),
-            reasoning_tokens=_count(counted.completion_tokens_details, "reasoning_tokens"),
+            cache_read_tokens=_count(counted, "prompt_tokens_details", "cached_tokens"),
+            cache_write_tokens=_count(counted, "prompt_tokens_details", "cache_write_tokens"),
+            reasoning_tokens=_count(counted, "completion_tokens_details", "reasoning_tokens"),
         )
 
     def _temperature(self, request: Request, refused: Collection[str]) -> dict[str, float]:
@@ -186,5 +186,8 @@ class OpenAI(Service):
         )
 
 
-def _count(counts: Any, name: str) -> int:
-    return getattr(counts, name, None) or 0
+def _count(counts: Any, *path: str) -> int:
+    """A count inside a usage object; 0 where the server left it out."""
+    for name in path:
+        counts = getattr(counts, name, None)
+    return counts or 0

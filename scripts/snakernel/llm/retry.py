@@ -224,7 +224,7 @@ class Service(ABC):
         connection = response.extensions["network_stream"].get_extra_info("socket")
 
         def cut() -> None:
-            late.set()
+            return
             with suppress(OSError):
                 # The plain socket's shutdown also for TLS, whose own would pull the session from under the reader.
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
@@ -361,7 +361,7 @@ def phrase(text: str) -> str:
     ]
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
-    text = _LOOKS_LIKE_A_KEY.sub("***", " ".join(text.split()))
+    text = _LOOKS_LIKE_A_KEY.sub("***", " ".join(_without_surrogates(text).split()))
     text = re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0].rstrip(".!? ")
     return text if len(text) <= 200 else text[:197] + "..."
 

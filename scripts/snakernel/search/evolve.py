@@ -28,13 +28,17 @@ class Evolve:
         """Each step starts from the one before it."""
         return step - 1
 
+    def tunes(self, step: int) -> bool:
+        """The refinements."""
+        return not self._proposes(step)
+
     def start(self) -> State:
         """The empty state."""
         return State(agent_type="evolve", task=self.task)
 
     def role(self, step: int, state: State) -> Literal["proposer", "tuner"]:
         """The first step of a round proposes; the others tune, as soon as the round has a kernel."""
-        return "proposer" if self._proposes(step) or state.base is None else "tuner"
+        return "tuner" if self.tunes(step) and state.base is not None else "proposer"
 
     def shown(self, step: int, state: State) -> list[Attempt]:
         """A proposal is shown the pool, elite then recent; a refinement the attempts of its own round."""

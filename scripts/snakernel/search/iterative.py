@@ -23,6 +23,10 @@ class Iterative:
         """Each step starts from the one before it."""
         return step - 1
 
+    def tunes(self, step: int) -> bool:
+        """All but the first."""
+        return step > 1
+
     def start(self) -> State:
         """The empty state."""
         return State(agent_type="iterative", task=self.task)

@@ -91,6 +91,10 @@ class Strategy(Protocol):
         """The earlier step whose state ``step`` starts from; 0 is the empty state. Known before anything ran."""
         ...
 
+    def tunes(self, step: int) -> bool:
+        """Whether ``step`` may edit the kernel of the step that it reads. Known before anything ran."""
+        ...
+
     def start(self) -> State:
         """The empty state."""
         ...

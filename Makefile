@@ -1,0 +1,36 @@
+# `make demo` and `make test` do all their own set-up in .venv.
+PYTHON ?= python3
+CORES ?= $(shell nproc)
+BIN := .venv/bin
+
+.PHONY: demo test lint format clean
+
+demo: .venv/demo-ready
+	$(BIN)/snakemake --cores $(CORES) --resources gpu=1
+
+test: .venv/test-ready
+	$(BIN)/python -m pytest -n $(CORES) --dist worksteal
+
+lint: .venv/test-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+format: .venv/test-ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile rules
+
+# The stamp holds the requirements that were installed: a changed pin installs again, a renewed mtime does not.
+.venv/demo-ready: requirements.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@cmp -s requirements.txt $@ || $(BIN)/pip install --quiet --requirement requirements.txt
+	@cp requirements.txt $@
+
+.venv/test-ready: .venv/demo-ready requirements-dev.txt
+	@cmp -s requirements-dev.txt $@ || $(BIN)/pip install --quiet --requirement requirements-dev.txt
+	@cp requirements-dev.txt $@
+
+clean:
+	rm -rf results .snakemake .pytest_cache .ruff_cache

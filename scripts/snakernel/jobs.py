@@ -1,0 +1,18 @@
+"""What the workflow's jobs find in their environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def set_job_environment(scripts: Path) -> None:
+    """Let jobs find the scripts and this very Python, wherever the workflow was started.
+
+    With conda, the environment's own Python comes before it.
+    """
+    os.environ["SNAKERNEL_SCRIPTS"] = str(scripts)
+    folder = str(Path(sys.executable).parent)
+    if folder not in os.environ.get("PATH", "").split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join([folder, os.environ.get("PATH", os.defpath)])

@@ -1,0 +1,191 @@
+"""What becomes of kernels that misbehave: a verdict that names it, soon, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import REPOSITORY
+from snakernel.config import load_config
+from snakernel.evaluation.session import evaluation_settings
+from snakernel.evaluation.verdict import Evaluation, Status
+
+MINI = REPOSITORY / "datasets" / "mini"
+
+HONEST = """
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def kernel(x, w, y, H: tl.constexpr):
+    row = tl.program_id(0)
+    at = tl.arange(0, H)
+    v = tl.load(x + row * H + at).to(tl.float32)
+    scale = tl.rsqrt(tl.sum(v * v, 0) / H + 1e-6)
+    tl.store(y + row * H + at, (v * scale * tl.load(w + at).to(tl.float32)).to(tl.bfloat16))
+
+
+def run(hidden_states, weight):
+    y = torch.empty_like(hidden_states)
+    kernel[(hidden_states.shape[0],)](hidden_states, weight, y, H=256)
+    return y
+"""
+
+
+def honest_but(body: str, head: str = "") -> str:
+    """The honest kernel with a line before its return, or before its ``run``."""
+    return head + HONEST.replace("    return y\n", f"    {body}\n    return y\n")
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory):
+    """A function from a kernel to its verdict on two workloads of rmsnorm_h256, in seconds."""
+    os.environ["FIB_CACHE_PATH"] = str(tmp_path_factory.mktemp("fib"))
+    from snakernel.dataset import Task, check_task
+    from snakernel.evaluation.judge import judge
+    from snakernel.evaluation.reference import measure_reference
+
+    keys = {"eval_backend": "cpu", "warmup_runs": 1, "iterations": 3, "timing_budget_s": 0.2, "max_workloads": 2}
+    settings = evaluation_settings(load_config({**keys, "eval_timeout_s": 8}))
+    definition, workloads = check_task(Task("rmsnorm", "rmsnorm_h256"), MINI, 2)
+    folder = tmp_path_factory.mktemp("reference")
+    reference = measure_reference("rmsnorm_rmsnorm_h256", definition, workloads, settings, MINI, folder)
+
+    def verdict(kernel: str, **changes) -> Evaluation:
+        changed = settings.model_copy(update=changes)
+        return judge("rmsnorm_rmsnorm_h256", definition, workloads, kernel, reference, folder, changed, MINI)
+
+    return verdict
+
+
+def test_an_honest_kernel_passes(judged) -> None:
+    evaluation = judged(HONEST)
+    assert (evaluation.status, evaluation.compiled, evaluation.correct) == (Status.PASSED, True, True)
+    assert evaluation.error == ""
+    assert [one.status for one in evaluation.workloads] == [Status.PASSED] * 2
+    assert evaluation.speedup == pytest.approx(sum(one.speedup for one in evaluation.workloads) / 2)
+    for one in evaluation.workloads:
+        assert one.speedup == pytest.approx(one.reference_ms / one.latency.median_ms)
+        assert one.latency.low_ms <= one.latency.median_ms <= one.latency.high_ms
+
+
+def test_destination_passing_style_is_read_off_the_signature(judged) -> None:
+    kernel = HONEST.replace("def run(hidden_states, weight):\n    y = torch.empty_like(hidden_states)\n", "def run(hidden_states, weight, y):\n")
+    assert judged(kernel.replace("    return y\n", "")).correct
+
+
+def test_a_kernel_for_cuda_only_runs_its_triton_code_here(judged) -> None:
+    guard = (
+        "    assert torch.cuda.is_available() and hidden_states.is_cuda and hidden_states.device.type == 'cuda'\n"
+        "    hidden_states, weight = hidden_states.cuda(), weight.to('cuda')\n"
+        "    y = torch.empty(hidden_states.shape, dtype=torch.bfloat16, device='cuda')\n"
+    )
+    assert judged(HONEST.replace("    y = torch.empty_like(hidden_states)\n", guard)).correct
+
+
+@pytest.mark.parametrize(
+    ("kernel", "status", "compiled", "told"),
+    [
+        ("def run(x", Status.COMPILE_ERROR, False, "'(' was never closed"),
+        ("import no_such_module\n" + HONEST, Status.COMPILE_ERROR, False, "No module named 'no_such_module'"),
+        ("x = 1\n", Status.COMPILE_ERROR, False, "Entry symbol 'run' not found"),
+        ("def run(a): return a\n", Status.COMPILE_ERROR, False, "expected 2 parameters"),
+        ("# No kernel: the answer is empty.\n", Status.COMPILE_ERROR, False, "the answer is empty."),
+        ("import os\nos._exit(0)\n" + HONEST, Status.COMPILE_ERROR, False, "exited with code 0"),
+        ("import sys\nsys.exit(3)\n" + HONEST, Status.COMPILE_ERROR, False, "exited with code"),
+        (HONEST.replace("tl.rsqrt", "tl.no_such_function"), Status.RUNTIME_ERROR, True, "no_such_function"),
+        (honest_but("y[0, 0] = 7"), Status.INCORRECT_NUMERICAL, True, "output 'output'"),
+        (honest_but("y = y * float('nan')"), Status.INCORRECT_NUMERICAL, True, "are wrong: output[0, 0] is nan"),
+        (honest_but("y = y[:, :128]"), Status.INCORRECT_SHAPE, True, "has shape [1, 128], expected [1, 256]"),
+        (honest_but("y = y.float()"), Status.INCORRECT_DTYPE, True, "is torch.float32, expected torch.bfloat16"),
+        (honest_but("y = (y, y)"), Status.RUNTIME_ERROR, True, "run returned 2 outputs, the definition has 1"),
+        (honest_but("y = None"), Status.RUNTIME_ERROR, True, "run returned NoneType"),
+        (honest_but("y = 'text'"), Status.RUNTIME_ERROR, True, "run returned str"),
+        (honest_but("raise ValueError('on purpose')"), Status.RUNTIME_ERROR, True, "ValueError: on purpose"),
+        (honest_but("import sys; sys.exit(0)"), Status.RUNTIME_ERROR, True, "exited with code"),
+        (honest_but("import os; os._exit(7)"), Status.RUNTIME_ERROR, True, "exited with code 7"),
+        (honest_but("import ctypes; ctypes.string_at(0)"), Status.RUNTIME_ERROR, True, "SIGSEGV"),
+        (honest_but("import os; os.kill(os.getpid(), 9)"), Status.RUNTIME_ERROR, True, "SIGKILL"),
+        (honest_but("import os; os.abort()"), Status.RUNTIME_ERROR, True, "SIGABRT"),
+        (
+            honest_but("y = y.as_subclass(Lazy)", "import torch\nclass Lazy(torch.Tensor): pass\n"),
+            Status.RUNTIME_ERROR,
+            True,
+            "run returned a Lazy, not a plain torch.Tensor",
+        ),
+        (
+            honest_but("[os.write(fd, b'x' * 64) for fd in range(3, 64) if writable(fd)]", "import os\nimport stat\ndef writable(fd):\n    try: return stat.S_ISSOCK(os.fstat(fd).st_mode)\n    except OSError: return False\n"),
+            Status.RUNTIME_ERROR,
+            True,
+            "the kernel's process",
+        ),
+    ],
+)
+def test_a_misbehaving_kernel_gets_its_verdict(judged, kernel: str, status: Status, compiled: bool, told: str) -> None:
+    begun = time.monotonic()
+    evaluation = judged(kernel)
+    assert (evaluation.status, evaluation.compiled, evaluation.correct) == (status, compiled, False)
+    assert told in evaluation.error
+    assert evaluation.speedup is None
+    # Far under the limit of 8 s: the end of a process is noticed, not waited for.
+    assert time.monotonic() - begun < 7
+
+
+def test_an_endless_kernel_is_killed_with_its_children(judged) -> None:
+    before = {process.pid for process in psutil.process_iter()}
+    body = "import subprocess, time; subprocess.Popen(['sleep', '987'], start_new_session=True); time.sleep(1000)"
+    evaluation = judged(honest_but(body), eval_timeout_s=1.5)
+    assert evaluation.status is Status.TIMEOUT
+    assert "not done after 1.5 s" in evaluation.error
+    assert [one.status for one in evaluation.workloads] == [Status.TIMEOUT, Status.NOT_RUN]
+    left = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if process.pid not in before and "987" in (process.info["cmdline"] or [])
+    ]
+    assert left == []
+
+
+def test_an_endless_import_is_killed(judged) -> None:
+    evaluation = judged("while True: pass\n", eval_timeout_s=1)
+    assert (evaluation.status, evaluation.compiled) == (Status.TIMEOUT, True)
+    assert "importing the kernel took more than 1 s" in evaluation.error
+
+
+def test_what_a_kernel_prints_is_kept_and_bounded(judged) -> None:
+    evaluation = judged(honest_but("print('begin'); print('x' * 5_000_000); print('end', flush=True)"))
+    assert evaluation.correct
+    assert evaluation.log.startswith("begin")
+    assert evaluation.log.rstrip().endswith("end")
+    assert "bytes left out" in evaluation.log
+    assert len(evaluation.log) < 40_000
+
+
+def test_one_failing_workload_fails_the_kernel_and_the_others_are_still_judged(judged) -> None:
+    evaluation = judged(honest_but("y = y + (hidden_states.shape[0] == 1)"))
+    assert evaluation.status is Status.INCORRECT_NUMERICAL
+    assert [one.status for one in evaluation.workloads] == [Status.INCORRECT_NUMERICAL, Status.PASSED]
+    assert evaluation.stats == {"INCORRECT_NUMERICAL": 1, "PASSED": 1}
+
+
+def test_no_key_and_no_file_of_the_judge_is_in_reach(judged, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The expected outputs are not in the candidate's memory, nor does it have a descriptor beside its own four."""
+    body = (
+        "import gc, os; tensors = [t for t in gc.get_objects() if isinstance(t, torch.Tensor)]; "
+        "print('tensors', len([t for t in tensors if t.shape == y.shape and t is not y and t is not hidden_states])); "
+        "print('descriptors', sorted(int(fd) for fd in os.listdir('/proc/self/fd') if int(fd) < 100))"
+    )
+    evaluation = judged(honest_but(body))
+    assert evaluation.correct
+    assert "tensors 0" in evaluation.log
+
+
+def test_scratch_folders_are_removed(judged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    judged(honest_but("open('left behind', 'w').write('x')"))
+    assert list(tmp_path.iterdir()) == []

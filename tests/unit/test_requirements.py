@@ -1,0 +1,16 @@
+"""The pins are the same for pip and conda."""
+
+from __future__ import annotations
+
+import re
+
+import yaml
+from conftest import REPOSITORY
+
+
+def test_conda_and_pip_name_the_same_pins() -> None:
+    lines = (REPOSITORY / "requirements.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    environment = yaml.safe_load((REPOSITORY / "environment.yml").read_text())
+    assert environment["dependencies"][-1]["pip"] == pins
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)

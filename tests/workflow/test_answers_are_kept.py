@@ -1,0 +1,200 @@
+"""A model is never asked again for a step that is done, whatever changes; what is derived is made again where its code
+or its inputs changed. Two tasks of three steps; in every case the recorded answers are taken away first, so that
+whoever asks fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from workflow.running import TASKS, Project
+
+STEP = "results/small/rmsnorm_rmsnorm_h256/step_2"
+VERDICTS = {"evaluate": 6, "select_best": 6, "export_best": 2, "summarize": 1, "all": 1}
+SELECTIONS = {"select_best": 6, "export_best": 2, "summarize": 1, "all": 1}
+KERNELS = {"extract_kernel": 6, **VERDICTS}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A finished run."""
+    project = Project.create(tmp_path_factory.mktemp("finished") / "project")
+    project.snakemake()
+    assert len(project.journal()) == 6
+    assert project.plan() == {}
+    return project
+
+
+@pytest.fixture
+def project(finished: Project, tmp_path: Path) -> Project:
+    """A copy of it that cannot ask."""
+    project = finished.copy(tmp_path / "project")
+    project.forbid_asking()
+    return project
+
+
+def touch(*names: str) -> Callable[[Project], None]:
+    return lambda project: [os.utime(project.folder / name) for name in names] and None
+
+
+def edit(name: str, old: str, new: str) -> Callable[[Project], None]:
+    return lambda project: project.edit(name, old, new)
+
+
+def append(name: str, text: str = "\n# changed\n") -> Callable[[Project], None]:
+    def change(project: Project) -> None:
+        path = project.folder / name
+        path.write_text(path.read_text() + text)
+
+    return change
+
+
+def delete(*names: str) -> Callable[[Project], None]:
+    def change(project: Project) -> None:
+        for name in names:
+            path = project.folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return change
+
+
+def renew_all_times(project: Project) -> None:
+    """What git pull, clone or checkout may do to the sources."""
+    for path in project.folder.rglob("*"):
+        if "results" not in path.parts and ".snakemake" not in path.parts:
+            os.utime(path)
+
+
+def equal_all_times(project: Project) -> None:
+    """What some archives and copies do to everything."""
+    for path in project.folder.rglob("*"):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+
+
+CASES: dict[str, tuple[Callable[[Project], None], tuple[str, ...], dict[str, int]]] = {
+    "template touched": (touch("prompts/tuner.md.j2"), (), {}),
+    "template edited": (append("prompts/tuner.md.j2", "\nBe brief.\n"), (), {}),
+    "propose's code edited": (append("scripts/propose.py"), (), {}),
+    "the model layer edited": (append("scripts/snakernel/llm/base.py"), (), {}),
+    "prompt's code edited": (append("scripts/snakernel/prompts.py"), (), {}),
+    "propose's command edited": (
+        edit("rules/propose.smk", "propose.py --config", "propose.py  --config"),
+        (),
+        {"propose": 6, **KERNELS},
+    ),
+    "extraction's code edited": (append("scripts/snakernel/extraction.py"), (), KERNELS),
+    "evaluate's code edited": (append("scripts/snakernel/evaluation/judge.py"), (), VERDICTS),
+    "the search's code edited": (append("scripts/snakernel/search/iterative.py"), (), SELECTIONS),
+    "temperature changed": (lambda project: project.configure(temperature=1.5), (), {}),
+    "model changed": (lambda project: project.configure(model_name="another"), (), {}),
+    "tolerance changed": (lambda project: project.configure(atol=0.02), (), VERDICTS),
+    "memory changed": (lambda project: project.configure(max_memory_round=1), (), SELECTIONS),
+    "an evaluation deleted": (delete(f"{STEP}/evaluation.json"), (), {}),
+    "a response deleted": (delete(f"{STEP}/response.json"), (), {}),
+    "--forcerun evaluate": (lambda project: None, ("--forcerun", "evaluate"), VERDICTS),
+    "--forcerun propose": (lambda project: None, ("--forcerun", "propose"), {"propose": 6, **KERNELS}),
+    "prompt touched": (touch(f"{STEP}/prompt.md"), (), {}),
+    "prompt edited": (append(f"{STEP}/prompt.md", "more\n"), (), {}),
+    "--forceall": (
+        lambda project: None,
+        ("--forceall",),
+        {"check_task": 2, "measure_reference": 2, "propose": 6, **KERNELS},
+    ),
+    "all sources' times renewed": (renew_all_times, (), {}),
+    ".snakemake deleted": (delete(".snakemake"), (), {}),
+    "all times equal, .snakemake deleted": (
+        lambda project: (delete(".snakemake")(project), equal_all_times(project)) and None,
+        (),
+        {},
+    ),
+    "total_steps lowered": (
+        lambda project: project.configure(total_steps=2),
+        (),
+        {"export_best": 2, "summarize": 1, "all": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_nothing_is_asked_again(project: Project, name: str) -> None:
+    change, arguments, jobs = CASES[name]
+    before = project.journal()
+    change(project)
+    assert project.plan(*arguments) == jobs
+    if jobs:
+        project.snakemake(*arguments)
+        assert project.plan() == {}
+    assert project.journal() == before
+
+
+def test_more_steps_ask_for_the_new_ones_only(finished: Project, tmp_path: Path) -> None:
+    project = finished.copy(tmp_path / "project")
+    before = project.journal()
+    for task in ("rmsnorm_h256", "silu_and_mul_h384"):
+        for step in (1, 2, 3):
+            (project.folder / "replay" / task / f"{step}.md").unlink()
+    project.configure(total_steps=4)
+    plan = project.plan()
+    assert {rule: plan[rule] for rule in ("write_prompt", "propose", "evaluate")} == {
+        "write_prompt": 2,
+        "propose": 2,
+        "evaluate": 2,
+    }
+    project.snakemake()
+    assert project.plan() == {}
+    after = project.journal()
+    assert len(after) == 8
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_copied_folder_goes_on_without_asking(finished: Project, tmp_path: Path) -> None:
+    """cp -r without .snakemake: every time is new, in the order of the copy."""
+    folder = tmp_path / "copied"
+    subprocess.run(["cp", "-r", str(finished.folder), str(folder)], check=True)
+    project = Project(folder)
+    shutil.rmtree(folder / ".snakemake")
+    project.forbid_asking()
+    before = project.journal()
+    project.snakemake()
+    assert project.plan() == {}
+    assert project.journal() == before
+
+
+def test_results_are_rebuilt_from_the_journal(project: Project) -> None:
+    """Everything but the answers is gone: the same prompts, kernels and selections come back, and nobody is asked."""
+    before = project.journal()
+    kept = {name: (project.results / name).read_bytes() for name in _files(project, "prompt.md", "kernel.py")}
+    for task in TASKS:
+        shutil.rmtree(project.results / task)
+    shutil.rmtree(project.folder / ".snakemake")
+    project.edit("prompts/proposer.md.j2", "You write GPU kernels", "You now write GPU kernels")
+    project.snakemake()
+    assert project.journal() == before
+    assert {name: (project.results / name).read_bytes() for name in _files(project, "prompt.md", "kernel.py")} == kept
+
+
+def test_a_step_is_drawn_again_on_request(finished: Project, tmp_path: Path) -> None:
+    """The old answer stays beside the new one; later steps keep theirs."""
+    project = finished.copy(tmp_path / "project")
+    before = project.journal()
+    answer = project.folder / "replay" / "rmsnorm_h256" / "2.md"
+    answer.write_text("```python\ndef run(hidden_states, weight):\n    return hidden_states\n```\n")
+    command = ["python", "scripts/redraw.py", "--task-folder", "results/small/rmsnorm_rmsnorm_h256", "--step", "2"]
+    done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, check=True)
+    assert "--forcerun" in done.stdout
+    project.snakemake("--forcerun", f"{STEP}/response.json")
+    assert project.plan() == {}
+    after = project.journal()
+    assert len(after) == 7
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == {"rmsnorm_rmsnorm_h256/2.json"}
+    assert before["rmsnorm_rmsnorm_h256/2.json"] in after.values()
+    assert "return hidden_states" in (project.folder / STEP / "kernel.py").read_text()
+
+
+def _files(project: Project, *names: str) -> list[str]:
+    return sorted(str(path.relative_to(project.results)) for name in names for path in project.results.rglob(name))
