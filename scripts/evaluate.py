@@ -8,15 +8,18 @@ The second form needs no run, prints a line a workload and exits with 1 where th
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
-from snakernel.config import Config, load_config, read_config
+from snakernel.config import Config, config_yaml, load_config, read_config
 from snakernel.dataset import Task, check_task, read_definition, read_workloads
 from snakernel.errors import UserError, run_main
+from snakernel.evaluation.environment import restart_clean
 from snakernel.evaluation.session import Session, evaluation_session
 from snakernel.evaluation.verdict import Evaluation, Reference
-from snakernel.files import read_model, read_text, write_model
+from snakernel.files import read_model, read_text, write_model, write_text
 
 
 def main() -> int:
@@ -34,11 +37,13 @@ def main() -> int:
     if arguments.backend:
         config = load_config(config.model_dump() | {"eval_backend": arguments.backend})
     kernel = read_text(arguments.kernel)
-    with evaluation_session(config) as session:
-        if arguments.task_folder is not None:
-            evaluation = judge_step(session, arguments.task_folder, kernel)
-        else:
-            evaluation = judge_by_hand(session, config, arguments.definition, kernel)
+    with tempfile.TemporaryDirectory(prefix="snakernel-by-hand-") as scratch:
+        folder = arguments.task_folder
+        if folder is None:
+            restart_clean()
+            folder = prepare_by_hand(config, arguments.definition, Path(scratch))
+        with evaluation_session(config) as session:
+            evaluation = judge_step(session, folder, kernel)
     if arguments.out is not None:
         write_model(arguments.out, evaluation)
     print_table(evaluation)
@@ -62,34 +67,27 @@ def judge_step(session: Session, folder: Path, kernel: str) -> Evaluation:
     )
 
 
-def judge_by_hand(session: Session, config: Config, name: str, kernel: str) -> Evaluation:
-    """Judge a kernel outside a run.
+def prepare_by_hand(config: Config, name: str, scratch: Path) -> Path:
+    """Make the folder of a task outside a run, with its reference measured.
 
     The reference is measured in a process of its own, since the candidate must be forked before CUDA starts.
     """
-    import subprocess
-    import sys
-
-    from snakernel.config import config_yaml
-    from snakernel.files import write_text
-
     files = sorted((config.dataset / "definitions").glob(f"*/{name}.json"))
     if not files:
         known = sorted(path.stem for path in (config.dataset / "definitions").glob("*/*.json"))
         raise UserError(f"{config.dataset}: no definition {name!r}; there are: {', '.join(known) or 'none'}")
     task = Task(files[0].parent.name, name)
     definition, workloads = check_task(task, config.dataset, config.max_workloads)
-    with tempfile.TemporaryDirectory(prefix="snakernel-by-hand-") as scratch:
-        folder = Path(scratch) / task.name
-        write_text(folder / "definition.json", definition.model_dump_json())
-        write_text(folder / "workloads.jsonl", "".join(one.model_dump_json() + "\n" for one in workloads))
-        write_text(folder.parent / "config.yaml", config_yaml(config))
-        script = Path(__file__).with_name("measure_reference.py")
-        command = [sys.executable, str(script), "--config", str(folder.parent / "config.yaml")]
-        done = subprocess.run([*command, "--task-folder", str(folder)], capture_output=True, text=True)
-        if done.returncode:
-            raise UserError(f"{name}: the reference cannot be measured: {done.stderr.strip()[-500:]}")
-        return judge_step(session, folder, kernel)
+    folder = scratch / task.name
+    write_text(folder / "definition.json", definition.model_dump_json())
+    write_text(folder / "workloads.jsonl", "".join(one.model_dump_json() + "\n" for one in workloads))
+    write_text(scratch / "config.yaml", config_yaml(config))
+    script = Path(__file__).with_name("measure_reference.py")
+    command = [sys.executable, str(script), "--config", str(scratch / "config.yaml"), "--task-folder", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"{name}: the reference cannot be measured: {done.stderr.strip()[-500:]}")
+    return folder
 
 
 def print_table(evaluation: Evaluation) -> None:

@@ -311,8 +311,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"%x\r\n%s\r\n" % (len(content), content))
 
     def _hold(self, keep_alive: bytes = b"") -> None:
-        """Keep the connection until the client goes; send ``keep_alive`` meanwhile."""
-        while not self.server.owner._closing.is_set():
+        """Keep the connection until the client goes, 5 s at most; send ``keep_alive`` meanwhile."""
+        for _ in range(250):
             if select.select([self.connection], [], [], 0.02)[0] and not self.connection.recv(1):
                 break
             if keep_alive:

@@ -42,8 +42,7 @@ def restart_clean(**variables: str) -> None:
     Deleting variables is not enough: the first environment stays in the process's memory, which a candidate that is
     forked from it could read.
     """
-    if os.environ.get(MARK):
-        del os.environ[MARK]
+    if os.environ.get(MARK) == str(os.getpid()):
         return
-    environment = clean_environment(dict(os.environ)) | variables | {MARK: "1"}
+    environment = clean_environment(dict(os.environ)) | variables | {MARK: str(os.getpid())}
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

@@ -216,7 +216,7 @@ class Service(ABC):
             Fault: it is not so.
         """
         # One SDK passes over a page of HTML as an empty stream, the other fails an assertion on it.
-        kind = response.headers.get("content-type", "no content type").partition(";")[0]
+        kind = response.headers.get("content-type", "no content type").partition(";")[0].strip().lower()
         if kind != "text/event-stream":
             raise Fault(f"it sent {kind} instead of a stream", status=response.status_code)
         # The SDKs time each read, so that a stream of keep-alive events, which they swallow, would never end.
@@ -224,7 +224,7 @@ class Service(ABC):
         connection = response.extensions["network_stream"].get_extra_info("socket")
 
         def cut() -> None:
-            return
+            late.set()
             with suppress(OSError):
                 # The plain socket's shutdown also for TLS, whose own would pull the session from under the reader.
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
