@@ -15,6 +15,7 @@ from snakernel.dataset import read_tasks
 from snakernel.errors import UserError
 from snakernel.files import digest, write_text
 from snakernel.jobs import set_job_environment
+from snakernel.llm.providers import check_credentials
 from snakernel.prompts import template_files
 from snakernel.search import create_strategy
 
@@ -107,7 +108,22 @@ def show_summary():
     shell('python "$SNAKERNEL_SCRIPTS"/summarize.py --config {CONFIG} --partial')
 
 
+def check_key():
+    """Where a service will be asked, its key must be there before anything runs; a finished run needs none."""
+    answered = all(
+        exists(f"{RESULTS}/answers/{task}/{step}.json")
+        for task in TASKS
+        for step in range(1, STRATEGY.steps + 1)
+    )
+    if SETTINGS.api_type != "replay" and not answered:
+        try:
+            check_credentials(SETTINGS.api_type, SETTINGS.api_base)
+        except UserError as error:
+            raise WorkflowError(str(error)) from None
+
+
 onstart:
+    check_key()
     write_text(CONFIG, config_yaml(SETTINGS))
     for key in SETTINGS.ignored:
         print(

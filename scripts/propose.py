@@ -50,7 +50,8 @@ def provider(config: Config, definition: str, step: int) -> Provider:
         return Replay(config.replay_path or "", definition, step)
     from snakernel.llm.providers import create_provider
 
-    return create_provider(api_type=config.api_type, api_base=config.api_base)
+    memory = config.results / "answers" / ".refused.json"
+    return create_provider(api_type=config.api_type, api_base=config.api_base, memory=memory)
 
 
 if __name__ == "__main__":

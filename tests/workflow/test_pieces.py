@@ -1,0 +1,201 @@
+"""The workflow as people use it: single pieces, plans, other folders, the baseline's files, a service on loopback."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+from llm_server import LLMServer, Reply
+from snakernel.evaluation.verdict import Evaluation, Reference
+from snakernel.extraction import Extraction
+from snakernel.files import read_model
+from snakernel.llm.base import Answer
+from snakernel.search import State
+from snakernel.summary import Summary
+from workflow.running import TASKS, Project
+
+from unit.test_config import BASELINE
+
+TASK = "results/small/rmsnorm_rmsnorm_h256"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A finished run of two tasks of two steps, from answers of its own."""
+    project = Project.create(tmp_path_factory.mktemp("pieces") / "project", total_steps=2)
+    project.snakemake()
+    return project
+
+
+def test_every_file_of_a_run_is_there_and_valid(finished: Project) -> None:
+    assert yaml.safe_load((finished.results / "config.yaml").read_text())["total_steps"] == 2
+    for task in TASKS:
+        folder = finished.results / task
+        for name in ("definition.json", "reference.py", "workloads.jsonl", "best/kernel.py"):
+            assert (folder / name).stat().st_size
+        read_model(folder / "reference" / "reference.json", Reference)
+        assert read_model(folder / "best" / "evaluation.json", Evaluation).task_id == task
+        for step in (1, 2):
+            for name, kind in (
+                ("response.json", Answer),
+                ("extraction.json", Extraction),
+                ("evaluation.json", Evaluation),
+                ("best.json", State),
+            ):
+                read_model(folder / f"step_{step}" / name, kind)
+            answer = read_model(folder / f"step_{step}" / "response.json", Answer)
+            assert answer.request.prompt == (folder / f"step_{step}" / "prompt.md").read_text()
+            assert answer.text == (finished.folder / "replay" / task.partition("_")[2] / f"{step}.md").read_text()
+    assert not list(finished.results.rglob("*.tmp"))
+
+
+def test_the_exported_solution_is_flashinfer_benchs(finished: Project) -> None:
+    code = (
+        "import sys; from flashinfer_bench.data import Solution; "
+        "s = Solution.model_validate_json(open(sys.argv[1]).read()); "
+        "print(s.spec.entry_point, s.spec.language.value, s.spec.destination_passing_style)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(finished.folder / TASK / "best" / "solution.json")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["main.py::run", "triton", "False"]
+
+
+def test_the_summary(finished: Project) -> None:
+    summary = read_model(finished.results / "summary.json", Summary)
+    assert [row.task for row in summary.tasks] == list(TASKS)
+    assert (summary.total_count, summary.correct_count, summary.accuracy) == (2, 2, 1.0)
+    assert summary.average_speedup == pytest.approx(sum(row.best_speedup for row in summary.tasks) / 2)
+    assert all(row.status == "done" and row.steps == 2 for row in summary.tasks)
+    rows = list(csv.DictReader((finished.results / "summary.csv").open()))
+    assert [row["task"] for row in rows] == list(TASKS)
+    assert rows[0]["verdicts"]
+
+
+def test_the_table_ends_the_run(finished: Project) -> None:
+    done = finished.snakemake("--forcerun", "summarize")
+    assert "Correct count 2, total count 2, accuracy 1" in done.stdout
+    assert "results/small/summary.csv" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "jobs"),
+    [
+        ((f"{TASK}/step_2/evaluation.json", "--forceall"), {"propose": 2, "extract_kernel": 2, "evaluate": 1}),
+        (("--forcerun", "evaluate"), {"evaluate": 4, "select_best": 4}),
+        (("--until", "propose", "--forcerun", "propose"), {"propose": 4}),
+    ],
+)
+def test_single_pieces(finished: Project, arguments: tuple[str, ...], jobs: dict[str, int]) -> None:
+    plan = finished.plan(*arguments)
+    assert {rule: plan.get(rule, 0) for rule in jobs} == jobs
+
+
+def test_a_single_evaluation_from_nothing(tmp_path: Path) -> None:
+    project = Project.create(tmp_path / "project")
+    plan = project.plan(f"{TASK}/step_2/evaluation.json")
+    assert plan == {
+        "check_task": 1,
+        "measure_reference": 1,
+        "write_prompt": 2,
+        "propose": 2,
+        "extract_kernel": 2,
+        "evaluate": 2,
+        "select_best": 1,
+    }
+
+
+def test_the_graph_is_drawn(finished: Project) -> None:
+    done = finished.snakemake("--dag", "--forceall")
+    assert "digraph" in done.stdout
+
+
+def test_the_baselines_yaml_plans_unchanged(tmp_path: Path) -> None:
+    """Every key of the baseline, at its contest values, on a folder with the contest's names."""
+    project = Project.create(tmp_path / "project")
+    definitions = project.folder / "datasets" / "mlsys26-contest" / "definitions"
+    for op_type, names in (("moe", ["moe_fp8"]), ("dsa_paged", ["dsa_a", "dsa_b"]), ("gdn", ["gdn_d", "gdn_p"])):
+        (definitions / op_type).mkdir(parents=True)
+        for name in names:
+            (definitions / op_type / f"{name}.json").write_text("{}")
+    project.config.write_text(yaml.safe_dump(BASELINE))
+    assert project.plan()["propose"] == 5 * 25
+    assert project.plan("--config", "total_steps=3", "agent_type=evolve", "refine_steps=1")["propose"] == 5 * 3 * 2
+
+
+def test_the_evolving_agent_runs(tmp_path: Path) -> None:
+    project = Project.create(tmp_path / "project", agent_type="evolve", total_steps=3, pool_size=3)
+    (project.folder / "tasks.txt").write_text("rmsnorm, rmsnorm_h256\n")
+    project.snakemake()
+    assert project.plan() == {}
+    folder = project.folder / TASK
+    state = read_model(folder / "step_2" / "best.json", State)
+    shown = [one.step for one in (*state.elite, *state.recent)]
+    prompt = (folder / "step_3" / "prompt.md").read_text()
+    assert [f"### Kernel of step {step}" in prompt for step in (1, 2)] == [step in shown for step in (1, 2)]
+    assert json.loads((folder / "step_3" / "prompt.json").read_text())["shown"] == shown
+
+
+def test_it_runs_from_another_folder(tmp_path: Path) -> None:
+    project = Project.create(tmp_path / "project")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("tasks.txt", "replay"):
+        (elsewhere / name).symlink_to(project.folder / name)
+    command = [sys.executable, "-m", "snakemake", "-s", str(project.folder / "Snakefile")]
+    command += ["--configfile", str(project.config), "--cores", "2", f"{TASK}/step_1/evaluation.json"]
+    subprocess.run(command, cwd=elsewhere, check=True, capture_output=True)
+    assert (elsewhere / TASK / "step_1" / "evaluation.json").exists()
+
+
+def test_a_prompt_is_shown_without_asking(finished: Project) -> None:
+    command = [sys.executable, "scripts/write_prompt.py", "--config", "results/small/config.yaml"]
+    done = subprocess.run(
+        [*command, "--task-folder", TASK, "--step", "3"],
+        cwd=finished.folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "## The kernel to edit (step 2)" in done.stdout
+
+
+@pytest.mark.parametrize("api_type", ["claude", "openai", "gemini"])
+def test_a_run_on_a_real_protocol(tmp_path: Path, api_type: str) -> None:
+    """The real SDK, a server on loopback, one answer a step: each is asked for once, and no key is kept anywhere."""
+    text = (REPOSITORY / "datasets" / "mini" / "answers" / "rmsnorm_h256" / "1.md").read_text()
+    project = Project.create(tmp_path / "project", api_type=api_type, model_name="test-model", total_steps=2)
+    (project.folder / "tasks.txt").write_text("rmsnorm, rmsnorm_h256\n")
+    with LLMServer(Reply(text)) as server:
+        environment = server.environment()
+        project.snakemake(**environment)
+        assert server.answered == 2
+        project.snakemake("--forceall", **environment)
+        assert server.answered == 2
+    for step in (1, 2):
+        answer = read_model(project.folder / TASK / f"step_{step}" / "response.json", Answer)
+        assert (answer.api_type, answer.text, answer.attempts) == (api_type, text, 1)
+        assert answer.usage.output_tokens > 0
+    keys = [value for name, value in environment.items() if name.endswith("_KEY")]
+    assert keys
+    for path in project.folder.rglob("*"):
+        if path.is_file() and ".snakemake/conda" not in str(path):
+            assert not any(key.encode() in path.read_bytes() for key in keys), path
+
+
+@pytest.mark.parametrize(("name", "asked"), [("config.yaml", 25), ("config_mini_test.yaml", 10)])
+def test_the_projects_configurations_plan(tmp_path: Path, name: str, asked: int) -> None:
+    project = Project.create(tmp_path / "project")
+    (project.folder / "datasets").mkdir()
+    (project.folder / "datasets" / "mini").symlink_to(REPOSITORY / "datasets" / "mini")
+    project.config.write_text((project.folder / "config" / name).read_text())
+    assert project.plan()["propose"] == asked
