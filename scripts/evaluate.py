@@ -16,8 +16,7 @@ from pathlib import Path
 from snakernel.config import Config, config_yaml, load_config, read_config
 from snakernel.dataset import Task, check_task, read_definition, read_workloads
 from snakernel.errors import UserError, run_main
-from snakernel.evaluation.environment import restart_clean
-from snakernel.evaluation.session import Session, evaluation_session
+from snakernel.evaluation.session import Session, evaluation_session, restart_for
 from snakernel.evaluation.verdict import Evaluation, Reference
 from snakernel.files import read_model, read_text, write_model, write_text
 
@@ -40,7 +39,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="snakernel-by-hand-") as scratch:
         folder = arguments.task_folder
         if folder is None:
-            restart_clean()
+            restart_for(config)
             folder = prepare_by_hand(config, arguments.definition, Path(scratch))
         with evaluation_session(config) as session:
             evaluation = judge_step(session, folder, kernel)

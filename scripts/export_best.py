@@ -22,7 +22,11 @@ def main() -> None:
     folder = arguments.task_folder / "best"
     evaluation = chosen.evaluation
     definition = json.loads(read_text(arguments.task_folder / "definition.json"))
-    verdict = f"speedup {evaluation.speedup:.3g} over the reference" if evaluation.correct else f"NOT CORRECT: {evaluation.status.value}"
+    verdict = (
+        f"speedup {evaluation.speedup:.3g} over the reference"
+        if evaluation.correct
+        else f"NOT CORRECT: {evaluation.status.value}"
+    )
     solution = solution_json(
         definition,
         chosen.kernel,

@@ -126,10 +126,14 @@ def apply_edits(code: str, edits: list[Edit]) -> tuple[str, int, list[str]]:
                 break
         else:
             count = code.count(edit.old.strip()) if edit.old.strip() else 0
-            reason = "its old text is empty" if not edit.old.strip() else (
-                f"its old text stands {count} times in the kernel, it must be there exactly once"
-                if count
-                else "its old text is not in the kernel"
+            reason = (
+                "its old text is empty"
+                if not edit.old.strip()
+                else (
+                    f"its old text stands {count} times in the kernel, it must be there exactly once"
+                    if count
+                    else "its old text is not in the kernel"
+                )
             )
             warnings.append(f"edit {edit.number} was skipped: {reason}")
     return code, applied, warnings

@@ -59,9 +59,7 @@ class ShownAttempt:
         )
 
 
-def render(
-    config: Config, strategy: Strategy, state: State, task_folder: Path, number: int
-) -> tuple[str, Question]:
+def render(config: Config, strategy: Strategy, state: State, task_folder: Path, number: int) -> tuple[str, Question]:
     """The prompt of a step, and what it was made of.
 
     Args:

@@ -157,8 +157,10 @@ def why_failed(config: Config, task: Task, number: int) -> str | None:
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         told = next((line for line in reversed(lines) if line.startswith("error: ")), None)
         if told is not None:
-            return f"{stage} of step {number}: {told.removeprefix('error: ')}" if stage in STAGES else (
-                f"{stage}: {told.removeprefix('error: ')}"
+            return (
+                f"{stage} of step {number}: {told.removeprefix('error: ')}"
+                if stage in STAGES
+                else (f"{stage}: {told.removeprefix('error: ')}")
             )
         if any(line.startswith("Traceback (most recent call last)") for line in lines):
             return f"{stage}: {lines[-1]} ({log})"
@@ -216,5 +218,3 @@ def print_summary(summary: Summary, results: Path) -> None:
         f"measured on {', '.join(devices) or 'nothing yet'}. Details: {results}/summary.csv",
         soft_wrap=True,
     )
-
-

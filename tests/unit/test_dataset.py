@@ -29,7 +29,7 @@ def tasks(tmp_path: Path, text: str, dataset: Path = MINI) -> list[str]:
 
 
 def test_a_task_list(tmp_path: Path) -> None:
-    text = "\n# all of gemm\ngemm\n  rmsnorm , rmsnorm_h256 ,fused_add_rmsnorm_h512  # two\n\nactivation silu_and_mul_h384\n"
+    text = "\n# all\ngemm\n  rmsnorm , rmsnorm_h256 ,fused_add_rmsnorm_h512 # 2\n\nactivation silu_and_mul_h384\n"
     assert tasks(tmp_path, text) == [
         "gemm_gemm_n128_k256",
         "rmsnorm_rmsnorm_h256",
@@ -99,8 +99,16 @@ def pointer(path: Path) -> None:
         ("workloads", Path.unlink, "no such file"),
         ("workloads", lambda path: path.write_text("\n"), "holds no workload"),
         ("workloads", pointer, "git lfs pull"),
-        ("workloads", lambda path: path.write_text(path.read_text().replace('"batch_size"', '"batch"')), "'batch_size'"),
-        ("workloads", lambda path: path.write_text(path.read_text().replace("h8_kv2", "h9_kv2", 1)), "is a workload of"),
+        (
+            "workloads",
+            lambda path: path.write_text(path.read_text().replace('"batch_size"', '"batch"')),
+            "'batch_size'",
+        ),
+        (
+            "workloads",
+            lambda path: path.write_text(path.read_text().replace("h8_kv2", "h9_kv2", 1)),
+            "is a workload of",
+        ),
         ("blob", Path.unlink, "which is not there"),
         ("blob", pointer, "is a Git LFS pointer, not the file itself; run `git lfs pull`"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ DRAFT = "import torch\n\n\ndef run(x):\n    return x\n"
         f"<code>\n<![CDATA[{KERNEL}]]>\n</code>",
         KERNEL,
         f"Here is the kernel.\n\n{KERNEL}\nIt reads every element once.",
-        f"1. The file:\n\n   ```python\n{''.join('   ' + line if line.strip() else line for line in KERNEL.splitlines(True))}   ```\n",
+        f"1. The file:\n\n   ```python\n{textwrap.indent(KERNEL, '   ')}   ```\n",
         f"```python\n{KERNEL}",
         f"````markdown\nA fence inside: ```x```\n````\n```python\n{KERNEL}```",
     ],

@@ -88,7 +88,9 @@ def test_a_damaged_entry_is_named_and_nobody_is_asked(tmp_path: Path) -> None:
     assert (tmp_path / "ledger").read_text() == "asked\n"
 
 
-@pytest.mark.parametrize(("text", "told"), [(None, "no recorded answer there"), (" \n", "the recorded answer is empty")])
+@pytest.mark.parametrize(
+    ("text", "told"), [(None, "no recorded answer there"), (" \n", "the recorded answer is empty")]
+)
 def test_replay_names_a_file_that_it_cannot_use(tmp_path: Path, text: str | None, told: str) -> None:
     if text is not None:
         (tmp_path / "d").mkdir()

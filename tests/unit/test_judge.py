@@ -37,6 +37,20 @@ def run(hidden_states, weight):
 """
 
 
+WRITABLE = """
+import os
+import stat
+
+
+def writable(fd):
+    try:
+        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError:
+        return False
+
+"""
+
+
 def honest_but(body: str, head: str = "") -> str:
     """The honest kernel with a line before its return, or before its ``run``."""
     return head + HONEST.replace("    return y\n", f"    {body}\n    return y\n")
@@ -75,7 +89,10 @@ def test_an_honest_kernel_passes(judged) -> None:
 
 
 def test_destination_passing_style_is_read_off_the_signature(judged) -> None:
-    kernel = HONEST.replace("def run(hidden_states, weight):\n    y = torch.empty_like(hidden_states)\n", "def run(hidden_states, weight, y):\n")
+    kernel = HONEST.replace(
+        "def run(hidden_states, weight):\n    y = torch.empty_like(hidden_states)\n",
+        "def run(hidden_states, weight, y):\n",
+    )
     assert judged(kernel.replace("    return y\n", "")).correct
 
 
@@ -98,7 +115,7 @@ def test_a_kernel_for_cuda_only_runs_its_triton_code_here(judged) -> None:
         ("# No kernel: the answer is empty.\n", Status.COMPILE_ERROR, False, "the answer is empty."),
         ("import os\nos._exit(0)\n" + HONEST, Status.COMPILE_ERROR, False, "exited with code 0"),
         ("import sys\nsys.exit(3)\n" + HONEST, Status.COMPILE_ERROR, False, "exited with code"),
-        (HONEST.replace("tl.rsqrt", "tl.no_such_function"), Status.RUNTIME_ERROR, True, "no_such_function"),
+        (HONEST.replace("tl.rsqrt", "tl.no_such_function"), Status.RUNTIME_ERROR, False, "no_such_function"),
         (honest_but("y[0, 0] = 7"), Status.INCORRECT_NUMERICAL, True, "output 'output'"),
         (honest_but("y = y * float('nan')"), Status.INCORRECT_NUMERICAL, True, "are wrong: output[0, 0] is nan"),
         (honest_but("y = y[:, :128]"), Status.INCORRECT_SHAPE, True, "has shape [1, 128], expected [1, 256]"),
@@ -119,7 +136,10 @@ def test_a_kernel_for_cuda_only_runs_its_triton_code_here(judged) -> None:
             "run returned a Lazy, not a plain torch.Tensor",
         ),
         (
-            honest_but("[os.write(fd, b'x' * 64) for fd in range(3, 64) if writable(fd)]", "import os\nimport stat\ndef writable(fd):\n    try: return stat.S_ISSOCK(os.fstat(fd).st_mode)\n    except OSError: return False\n"),
+            honest_but(
+                "[os.write(fd, b'x' * 64) for fd in range(3, 64) if writable(fd)]",
+                WRITABLE,
+            ),
             Status.RUNTIME_ERROR,
             True,
             "the kernel's process",

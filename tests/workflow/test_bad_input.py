@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+
 from workflow.running import Project
 
 DECODE = "gqa_paged_decode_h8_kv2_d64_ps16"
@@ -95,7 +96,10 @@ def test_a_missing_recorded_answer_fails_its_task_only(project: Project) -> None
     (project.folder / "replay" / "silu_and_mul_h384" / "1.md").unlink()
     done = project.snakemake(check=False)
     assert done.returncode != 0
-    assert "activation_silu_and_mul_h384: failed: propose of step 1: replay/silu_and_mul_h384/1.md: no recorded answer" in done.stdout
+    assert (
+        "activation_silu_and_mul_h384: failed: propose of step 1: replay/silu_and_mul_h384/1.md: no recorded answer"
+        in done.stdout
+    )
     assert (project.results / "rmsnorm_rmsnorm_h256" / "best" / "kernel.py").exists()
 
 

@@ -18,9 +18,9 @@ from snakernel.files import read_model
 from snakernel.llm.base import Answer
 from snakernel.search import State
 from snakernel.summary import Summary
-from workflow.running import TASKS, Project
-
 from unit.test_config import BASELINE
+
+from workflow.running import TASKS, Project
 
 TASK = "results/small/rmsnorm_rmsnorm_h256"
 
@@ -199,3 +199,19 @@ def test_the_projects_configurations_plan(tmp_path: Path, name: str, asked: int)
     (project.folder / "datasets" / "mini").symlink_to(REPOSITORY / "datasets" / "mini")
     project.config.write_text((project.folder / "config" / name).read_text())
     assert project.plan()["propose"] == asked
+
+
+@pytest.mark.parametrize(("change", "code", "told"), [("", 0, "speedup "), ("    y += 1\n", 1, "INCORRECT_NUMERICAL")])
+def test_a_kernel_is_judged_by_hand(tmp_path: Path, change: str, code: int, told: str) -> None:
+    solution = next((REPOSITORY / "datasets" / "mini" / "solutions").rglob("silu_and_mul_h384_baseline_triton.json"))
+    kernel = json.loads(solution.read_text())["sources"][0]["content"]
+    head, _, result = kernel.rpartition("    return ")
+    (tmp_path / "kernel.py").write_text(head + change.replace("y", result.strip()) + "    return " + result)
+    config = {"dataset_root": str(REPOSITORY / "datasets" / "mini"), "eval_backend": "cpu", "max_workloads": 2}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config | {"iterations": 2, "timing_budget_s": 0.1}))
+    command = [sys.executable, str(REPOSITORY / "scripts" / "evaluate.py"), "--config", str(tmp_path / "config.yaml")]
+    command += ["--definition", "silu_and_mul_h384", "--kernel", str(tmp_path / "kernel.py")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert told in done.stdout
+    assert done.stdout.count("num_tokens=") >= 2

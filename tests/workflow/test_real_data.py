@@ -8,6 +8,7 @@ import pytest
 from replays import write_replays
 from snakernel.evaluation.verdict import Evaluation, Status
 from snakernel.files import read_model
+
 from workflow.running import Project
 
 TASKS = {

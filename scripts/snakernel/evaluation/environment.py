@@ -30,9 +30,7 @@ KEPT_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "TRITON_PTXAS", "SLURM_JOB_ID")
 
 def clean_environment(environment: dict[str, str]) -> dict[str, str]:
     """The variables that may stay: those that programs need to be found and to compute, and none that holds a key."""
-    return {
-        name: value for name, value in environment.items() if name in KEPT or name.startswith(KEPT_PREFIXES)
-    }
+    return {name: value for name, value in environment.items() if name in KEPT or name.startswith(KEPT_PREFIXES)}
 
 
 def restart_clean(**variables: str) -> None:

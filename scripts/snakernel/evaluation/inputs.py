@@ -98,7 +98,7 @@ def prepare(kind: str) -> None:
 
 
 def output_bytes(definition: Definition, workload: Workload) -> int:
-    """Bytes of all outputs of a workload; each output is rounded up to 256, so that slices of one buffer are aligned."""
+    """Bytes of all outputs of a workload, each rounded up to 256, so that slices of one buffer are aligned."""
     import math
 
     total = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import shutil
 import tempfile
 import time
@@ -34,9 +35,14 @@ from snakernel.evaluation.verdict import (
     conclude,
 )
 
-COMPILER_ERRORS = ("CompilationError", "CompileTimeAssertionFailure", "UnsupportedLanguageConstruct", "OutOfResources")
-"""Exceptions of Triton that say that a kernel cannot be compiled for the device. flashinfer-bench calls them
-RUNTIME_ERROR, since Triton compiles at the first call; the status stays its, but ``compiled`` tells the truth."""
+NOT_COMPILED = re.compile(
+    r"^(triton\.\S+\.)?(CompilationError|CompileTimeAssertionFailure|UnsupportedLanguageConstruct|OutOfResources|PTXASError"
+    r"|InterpreterError: (AttributeError|NameError|UnsupportedLanguageConstruct))\b",
+    re.MULTILINE,
+)
+"""What Triton raises where a kernel cannot be compiled for the device, or, in its interpreter, names what is not there.
+flashinfer-bench calls that RUNTIME_ERROR, since Triton compiles at the first call; the status stays its, but
+``compiled`` tells the truth."""
 
 
 @dataclass
@@ -159,9 +165,7 @@ def judge(
         correct, speedup, geomean, latency, stats = False, None, None, None, {}
         if kernel.startswith("# No kernel: "):
             error = kernel.removeprefix("# No kernel: ").strip()
-    compiled = status is not Status.COMPILE_ERROR and not (
-        status is Status.RUNTIME_ERROR and any(name in error for name in COMPILER_ERRORS)
-    )
+    compiled = status is not Status.COMPILE_ERROR and not NOT_COMPILED.search(error)
     clock.seconds["total"] = import_s + time.perf_counter() - begun
     return Evaluation(
         task_id=task_id,
@@ -260,7 +264,7 @@ def _check(
     for number in range(settings.num_trials):
         seed = drawing.draw_seed(settings.seed, workload, number)
         arguments: list[Any] = [RemoteDraw(index, seed)]
-        expected = read_expected(reference_folder, record, number, kind)
+        expected = read_expected(reference_folder, record, number, len(definition.outputs), kind)
         if expected is None:
             draw = drawing.draw_expected(definition, workload, seed, kind, dataset)
             expected = draw.expected

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import safetensors.torch
+import torch
 from flashinfer_bench.bench.evaluators import resolve_evaluator
 from flashinfer_bench.bench.evaluators.default import DefaultEvaluator
 from flashinfer_bench.compile import BuilderRegistry
@@ -42,9 +44,6 @@ def measure_reference(
         dataset: where the workloads' blobs are.
         folder: gets expected/{uuid}.safetensors of the outputs that are kept.
     """
-    import safetensors.torch
-    import torch
-
     kind = "cpu" if settings.eval_backend == "cpu" else "cuda"
     drawing.prepare(kind)
     keeps = _expects_outputs(definition)
@@ -64,7 +63,7 @@ def measure_reference(
         if stored and size > budget:
             stored = False
             notes.append(
-                f"workload {workload.uuid}: its expected outputs ({size / 2**20:.0f} MB) are over what reference_max_mb "
+                f"workload {workload.uuid}: expected outputs of {size / 2**20:.0f} MB are over what reference_max_mb "
                 f"({settings.reference_max_mb}) leaves, so every evaluation computes them again ({seconds:.1f} s)"
             )
         if stored:
@@ -72,7 +71,8 @@ def measure_reference(
             path = expected_path(folder, workload.uuid)
             path.parent.mkdir(parents=True, exist_ok=True)
             safetensors.torch.save_file(
-                {f"{n}.{k}": one.contiguous() for n, draw in enumerate(draws) for k, one in enumerate(draw.expected)}, path
+                {f"{n}.{k}": one.contiguous() for n, draw in enumerate(draws) for k, one in enumerate(draw.expected)},
+                path,
             )
         with torch.no_grad():
             calls, host = timing.time_calls(
@@ -105,20 +105,18 @@ def measure_reference(
     )
 
 
-def read_expected(folder: Path, record: ReferenceWorkload, draw: int, kind: str) -> list[object] | None:
+def read_expected(
+    folder: Path, record: ReferenceWorkload, draw: int, outputs: int, kind: str
+) -> list[torch.Tensor] | None:
     """The kept outputs of one draw, on the device; None where they are not kept, or no longer what they were."""
-    import safetensors
-
     if not record.stored:
         return None
-    found = []
     try:
         with safetensors.safe_open(expected_path(folder, record.uuid), framework="pt") as file:
-            names = sorted((name for name in file.keys() if name.startswith(f"{draw}.")), key=lambda name: int(name.split(".")[1]))
-            found = [file.get_tensor(name) for name in names]
+            found = [file.get_tensor(f"{draw}.{number}") for number in range(outputs)]
     except (OSError, safetensors.SafetensorError):
         return None
-    if not found or drawing.hash_tensors(found) != record.expected[draw]:
+    if drawing.hash_tensors(found) != record.expected[draw]:
         return None
     return [one.to(drawing.device_name(kind)) for one in found]
 

@@ -32,6 +32,19 @@ def evaluation_settings(config: Config) -> Settings:
     return Settings(**{name: getattr(config, name) for name in Settings.model_fields})
 
 
+def restart_for(config: Config) -> None:
+    """Start this script again in the environment that a configuration's backend needs; at once where it has it.
+
+    Raises:
+        UserError: a backend that is not there.
+    """
+    if config.eval_backend == "modal":
+        raise UserError("eval_backend 'modal' cannot be run by this version; use 'local' (a CUDA device) or 'cpu'")
+    # Triton reads its variable when it decorates a kernel.
+    variables = {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""} if config.eval_backend == "cpu" else {}
+    restart_clean(**variables)
+
+
 @contextmanager
 def evaluation_session(config: Config) -> Iterator[Session]:
     """Hold a device (``local``) and have torch and flashinfer_bench imported, in an environment without keys.
@@ -41,10 +54,7 @@ def evaluation_session(config: Config) -> Iterator[Session]:
     Raises:
         UserError: ``local`` without a CUDA device; a backend that is not there.
     """
-    if config.eval_backend == "modal":
-        raise UserError("eval_backend 'modal' cannot be run by this version; use 'local' (a CUDA device) or 'cpu'")
-    variables = {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""} if config.eval_backend == "cpu" else {}
-    restart_clean(**variables)
+    restart_for(config)
     with one_device() if config.eval_backend == "local" else nullcontext() as device, _own_caches():
         if device is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = device

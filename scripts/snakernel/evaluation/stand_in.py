@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 class CudaStandIn(TorchFunctionMode):
-    """While it is entered, CPU tensors call themselves CUDA tensors, and what is asked for on CUDA is made on the CPU."""
+    """While it is entered, CPU tensors call themselves CUDA tensors, and what is to be on CUDA is made on the CPU."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

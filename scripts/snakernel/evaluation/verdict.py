@@ -219,7 +219,7 @@ def conclude(
     failed = next((one for one in results if one.status is not Status.PASSED), None)
     if failed is not None:
         axes = ", ".join(f"{axis}={value}" for axis, value in failed.axes.items())
-        return failed.status, False, None, None, None, f"workload {axes}: {failed.error}", stats
+        return failed.status, False, None, None, None, f"workload {axes}:\n{failed.error}", stats
     speedups = [one.speedup for one in results if one.speedup is not None]
     latencies = [one.latency.median_ms for one in results if one.latency is not None]
     geomean = math.exp(statistics.fmean(math.log(value) for value in speedups))
