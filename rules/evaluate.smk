@@ -19,7 +19,7 @@ rule evaluate:
     params:
         config=CONFIG,
         folder=task_folder,
-        code=library("evaluate.py", "snakernel/evaluation"),
+        code=library("evaluate.py", "evaluator.py", "snakernel/evaluation"),
         settings=settings("atol", "rtol", "required_matched_ratio", "eval_timeout_s"),
     message:
         "{wildcards.task} step {wildcards.step}: judging the kernel"

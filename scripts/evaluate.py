@@ -8,17 +8,14 @@ The second form needs no run, prints a line a workload and exits with 1 where th
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from snakernel.config import Config, config_yaml, load_config, read_config
-from snakernel.dataset import Task, check_task, read_definition, read_workloads
 from snakernel.errors import UserError, run_main
-from snakernel.evaluation.session import Session, evaluation_session, restart_for
-from snakernel.evaluation.verdict import Evaluation, Reference
-from snakernel.files import read_model, read_text, write_model, write_text
+from snakernel.evaluation.call import call_evaluator
+from snakernel.evaluation.verdict import Evaluation
+from snakernel.files import read_model, write_text
 
 
 def main() -> int:
@@ -32,61 +29,45 @@ def main() -> int:
     arguments = parser.parse_args()
     if (arguments.task_folder is None) == (arguments.definition is None):
         parser.error("give either --task-folder (in a run) or --definition (by hand)")
+    if not arguments.kernel.is_file():
+        raise UserError(f"{arguments.kernel}: no such file")
     config = read_config(arguments.config)
     if arguments.backend:
         config = load_config(config.model_dump() | {"eval_backend": arguments.backend})
-    kernel = read_text(arguments.kernel)
+    if arguments.task_folder is not None:
+        if arguments.out is None:
+            parser.error("--task-folder needs --out")
+        return judge(config, arguments.config, arguments.task_folder, arguments.kernel, arguments.out)
     with tempfile.TemporaryDirectory(prefix="snakernel-by-hand-") as scratch:
-        folder = arguments.task_folder
-        if folder is None:
-            restart_for(config)
-            folder = prepare_by_hand(config, arguments.definition, Path(scratch))
-        with evaluation_session(config) as session:
-            evaluation = judge_step(session, folder, kernel)
-    if arguments.out is not None:
-        write_model(arguments.out, evaluation)
-    print_table(evaluation)
-    return 0 if evaluation.correct or arguments.definition is None else 1
+        config_path = Path(scratch) / "config.yaml"
+        write_text(config_path, config_yaml(config))
+        code, folder = prepare_by_hand(config, config_path, arguments.definition, Path(scratch))
+        out = arguments.out or Path(scratch) / "evaluation.json"
+        code = code or judge(config, config_path, folder, arguments.kernel, out)
+        return code or (0 if read_model(out, Evaluation).correct else 1)
 
 
-def judge_step(session: Session, folder: Path, kernel: str) -> Evaluation:
-    """Judge against the reference that the run measured."""
-    from snakernel.evaluation.judge import judge
-
-    return judge(
-        folder.name,
-        read_definition(folder / "definition.json"),
-        read_workloads(folder / "workloads.jsonl"),
-        kernel,
-        read_model(folder / "reference" / "reference.json", Reference),
-        (folder / "reference").resolve(),
-        session.settings,
-        session.dataset,
-        import_s=session.import_s,
-    )
+def judge(config: Config, config_path: Path, task_folder: Path, kernel: Path, out: Path) -> int:
+    """Judge a kernel and print the table; returns an exit code, 0 whatever the verdict is."""
+    paths = {"config": config_path, "task_folder": task_folder, "kernel": kernel, "out": out}
+    code = call_evaluator(config, "evaluate", {name: str(path) for name, path in paths.items()})
+    if not code:
+        print_table(read_model(out, Evaluation))
+    return code
 
 
-def prepare_by_hand(config: Config, name: str, scratch: Path) -> Path:
-    """Make the folder of a task outside a run, with its reference measured.
-
-    The reference is measured in a process of its own, since the candidate must be forked before CUDA starts.
-    """
+def prepare_by_hand(config: Config, config_path: Path, name: str, scratch: Path) -> tuple[int, Path]:
+    """Make the folder of a task outside a run, with its reference measured; returns an exit code and the folder."""
     files = sorted((config.dataset / "definitions").glob(f"*/{name}.json"))
     if not files:
         known = sorted(path.stem for path in (config.dataset / "definitions").glob("*/*.json"))
         raise UserError(f"{config.dataset}: no definition {name!r}; there are: {', '.join(known) or 'none'}")
-    task = Task(files[0].parent.name, name)
-    definition, workloads = check_task(task, config.dataset, config.max_workloads)
-    folder = scratch / task.name
-    write_text(folder / "definition.json", definition.model_dump_json())
-    write_text(folder / "workloads.jsonl", "".join(one.model_dump_json() + "\n" for one in workloads))
-    write_text(scratch / "config.yaml", config_yaml(config))
-    script = Path(__file__).with_name("measure_reference.py")
-    command = [sys.executable, str(script), "--config", str(scratch / "config.yaml"), "--task-folder", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"{name}: the reference cannot be measured: {done.stderr.strip()[-500:]}")
-    return folder
+    op_type = files[0].parent.name
+    folder = scratch / f"{op_type}_{name}"
+    checked = {"config": str(config_path), "op_type": op_type, "definition": name, "out": str(folder)}
+    code = call_evaluator(config, "check_task", checked, on_device=False)
+    measured = {"config": str(config_path), "task_folder": str(folder)}
+    return code or call_evaluator(config, "measure_reference", measured), folder
 
 
 def print_table(evaluation: Evaluation) -> None:
@@ -106,7 +87,7 @@ def print_table(evaluation: Evaluation) -> None:
                     f"{latency.median_ms:.5f}" if latency else "",
                     f"{latency.low_ms:.5f} to {latency.high_ms:.5f}" if latency else "",
                     f"{one.reference_ms:.5f}" if one.reference_ms else "",
-                    f"{one.speedup:.3f}" if one.speedup else "",
+                    f"{one.speedup:.3g}" if one.speedup else "",
                     f"{one.max_absolute_error:.3g}" if one.max_absolute_error is not None else "",
                     f"{one.max_relative_error:.3g}" if one.max_relative_error is not None else "",
                 )
@@ -116,7 +97,7 @@ def print_table(evaluation: Evaluation) -> None:
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     if evaluation.speedup is not None:
         print(
-            f"speedup {evaluation.speedup:.3f} (geometric mean {evaluation.speedup_geomean:.3f}), "
+            f"speedup {evaluation.speedup:.3g} (geometric mean {evaluation.speedup_geomean:.3g}), "
             f"latency {evaluation.latency_ms:.5f} ms"
         )
     print("seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in evaluation.seconds.items()))

@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from snakernel.evaluation.warm import RUN_PID
+
 
 def set_job_environment(scripts: Path) -> None:
     """Let jobs find the scripts and this very Python, wherever the workflow was started.
@@ -13,6 +15,8 @@ def set_job_environment(scripts: Path) -> None:
     With conda, the environment's own Python comes before it.
     """
     os.environ["SNAKERNEL_SCRIPTS"] = str(scripts)
+    # The warm parent goes when this process does.
+    os.environ.setdefault(RUN_PID, str(os.getpid()))
     folder = str(Path(sys.executable).parent)
     if folder not in os.environ.get("PATH", "").split(os.pathsep):
         os.environ["PATH"] = os.pathsep.join([folder, os.environ.get("PATH", os.defpath)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -10,8 +11,7 @@ import psutil
 import pytest
 from conftest import REPOSITORY
 from snakernel.config import load_config
-from snakernel.evaluation.session import evaluation_settings
-from snakernel.evaluation.verdict import Evaluation, Status
+from snakernel.evaluation.verdict import Evaluation, Settings, Status
 
 MINI = REPOSITORY / "datasets" / "mini"
 
@@ -65,7 +65,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory):
     from snakernel.evaluation.reference import measure_reference
 
     keys = {"eval_backend": "cpu", "warmup_runs": 1, "iterations": 3, "timing_budget_s": 0.2, "max_workloads": 2}
-    settings = evaluation_settings(load_config({**keys, "eval_timeout_s": 8}))
+    settings = Settings.of(load_config({**keys, "eval_timeout_s": 8}))
     definition, workloads = check_task(Task("rmsnorm", "rmsnorm_h256"), MINI, 2)
     folder = tmp_path_factory.mktemp("reference")
     reference = measure_reference("rmsnorm_rmsnorm_h256", definition, workloads, settings, MINI, folder)
@@ -74,6 +74,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory):
         changed = settings.model_copy(update=changes)
         return judge("rmsnorm_rmsnorm_h256", definition, workloads, kernel, reference, folder, changed, MINI)
 
+    verdict.reference = folder
     return verdict
 
 
@@ -203,6 +204,48 @@ def test_no_key_and_no_file_of_the_judge_is_in_reach(judged, monkeypatch: pytest
     evaluation = judged(honest_but(body))
     assert evaluation.correct
     assert "tensors 0" in evaluation.log
+
+
+FORBIDDEN = {
+    "writes where results lie": "open(REFERENCE + '/expected/new', 'w')",
+    "reads the expected outputs": "os.listdir(REFERENCE)",
+    "writes to the folder for temporary files": "open('/tmp/snakernel-forbidden', 'w')",
+    "reads the home folder": "os.listdir(pwd.getpwuid(os.getuid()).pw_dir)",
+    "changes the library that judges": "open(LIBRARY + '/judge.py', 'a')",
+    "changes the dataset": "open(DATASET + '/new', 'w')",
+    "reads the passwords": "open('/etc/shadow')",
+    "reads the judge's environment": "open(f'/proc/{os.getppid()}/environ').read(1) or 1 / 0",
+    "reads the judge's memory": "open(f'/proc/{os.getppid()}/mem', 'rb')",
+    "signals the judge": "os.kill(os.getppid(), 0)",
+    "connects by TCP": "socket.create_connection(('127.0.0.1', PORT), timeout=2)",
+    "mounts": "libc.mount(b'none', b'/mnt', b'tmpfs', 0, None) and 1 / 0",
+    "makes a device": "os.mknod('device', 0o600 | stat.S_IFBLK, os.makedev(7, 0))",
+}
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_what_a_candidate_must_not_do(judged, what: str, tmp_path: Path) -> None:
+    import landlockpy
+
+    if not landlockpy.supported():
+        pytest.skip("this kernel has no Landlock")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        head = (
+            "import ctypes, os, pwd, socket, stat\nlibc = ctypes.CDLL(None)\n"
+            f"REFERENCE, DATASET, PORT = {str(judged.reference)!r}, {str(MINI)!r}, {server.getsockname()[1]}\n"
+            f"LIBRARY = {str(REPOSITORY / 'scripts' / 'snakernel' / 'evaluation')!r}\n"
+            f"try:\n    {FORBIDDEN[what]}\n    print('DONE')\nexcept Exception as error:\n    print('refused', error)\n"
+        )
+        evaluation = judged(head + HONEST)
+    assert evaluation.correct, evaluation.error
+    assert "refused" in evaluation.log
+    assert "DONE" not in evaluation.log
+
+
+def test_what_keeps_a_candidate_is_recorded(judged) -> None:
+    told = " ".join(judged(HONEST).isolation)
+    assert "environment without keys" in told
+    assert "Landlock" in told
 
 
 def test_scratch_folders_are_removed(judged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

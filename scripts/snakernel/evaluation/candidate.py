@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snakernel.evaluation import inputs as drawing
+from snakernel.evaluation.sandbox import Sandbox
 from snakernel.evaluation.timing import time_calls
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Candidate:
         *,
         kind: str,
         dataset: Path,
-        scratch: Path,
+        sandbox: Sandbox,
     ):
         """Fork.
 
@@ -75,7 +76,7 @@ class Candidate:
             workloads: those it may be asked to run; it draws their inputs itself.
             kind: cuda or cpu.
             dataset: where the workloads' blobs are.
-            scratch: an empty folder, the only one that the kernel should write to.
+            sandbox: what it may touch.
         """
         self.kind = kind
         self.buffer_bytes = max(drawing.output_bytes(definition, one) for one in workloads)
@@ -89,7 +90,7 @@ class Candidate:
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                _confine(theirs.fileno(), log_in, parent, scratch)
+                _confine(theirs.fileno(), log_in, parent, sandbox)
                 _serve(Connection(theirs.detach()), definition, solution, workloads, kind, dataset, self._shared)
             except BaseException:
                 traceback.print_exc()
@@ -215,6 +216,10 @@ class Candidate:
         return answer
 
     def _end(self) -> CandidateDied:
+        # Its end of the connection closes a moment before the process is gone: let it say how it ended.
+        poller = select.poll()
+        poller.register(self._pidfd, select.POLLIN)
+        poller.poll(500)
         self.kill()
         return CandidateDied(self._exit)
 
@@ -252,7 +257,7 @@ class _Log:
         os.close(self._pipe)
 
 
-def _confine(connection: int, log: int, parent: int, scratch: Path) -> None:
+def _confine(connection: int, log: int, parent: int, sandbox: Sandbox) -> None:
     """In the child: a session, resource limits, folders and file descriptors of its own."""
     os.setsid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -280,10 +285,11 @@ def _confine(connection: int, log: int, parent: int, scratch: Path) -> None:
         "TMPDIR",
         "HOME",
     ):
-        folder = scratch / name.lower()
+        folder = sandbox.scratch / name.lower()
         folder.mkdir()
         os.environ[name] = str(folder)
-    os.chdir(scratch / "home")
+    os.chdir(sandbox.scratch / "home")
+    sandbox.enter()
 
 
 def _serve(

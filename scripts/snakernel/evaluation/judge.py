@@ -23,6 +23,7 @@ from snakernel.evaluation import devices, timing
 from snakernel.evaluation import inputs as drawing
 from snakernel.evaluation.candidate import Candidate, CandidateDied, CandidateError, CandidateTimeout
 from snakernel.evaluation.reference import definition_hash, read_expected
+from snakernel.evaluation.sandbox import Sandbox
 from snakernel.evaluation.solution import kernel_sha256, make_solution
 from snakernel.evaluation.verdict import (
     Evaluation,
@@ -145,7 +146,8 @@ def judge(
     try:
         solution = make_solution(definition, kernel)
         with clock.part("start"):
-            candidate = Candidate(definition, solution, workloads, kind=kind, dataset=dataset, scratch=scratch)
+            sandbox = Sandbox.plan(scratch, dataset, hidden=[reference_folder])
+            candidate = Candidate(definition, solution, workloads, kind=kind, dataset=dataset, sandbox=sandbox)
         try:
             with clock.part("start"):
                 drawing.prepare(kind)
@@ -183,6 +185,7 @@ def judge(
         versions=devices.versions(),
         timing=timing.METHODS[kind],
         settings=settings,
+        isolation=sandbox.describe(),
         seconds={name: round(value, 3) for name, value in clock.seconds.items()},
         log=log,
         started=started,

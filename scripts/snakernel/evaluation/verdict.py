@@ -9,6 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from snakernel.config import Config
+
 
 class Model(BaseModel):
     """Fields are described below each, and a field that is not known is an error."""
@@ -97,6 +99,11 @@ class Settings(Model):
     max_workloads: int | None
     seed: int
     reference_max_mb: int
+
+    @classmethod
+    def of(cls, config: Config) -> Settings:
+        """The part of a configuration that a verdict depends on."""
+        return cls(**{name: getattr(config, name) for name in cls.model_fields})
 
 
 class ReferenceWorkload(Model):
@@ -198,6 +205,8 @@ class Evaluation(Model):
     """How latencies were measured."""
     settings: Settings
     """The evaluator's settings."""
+    isolation: list[str] = Field(default_factory=list)
+    """What kept the kernel from what is not its own."""
     seconds: dict[str, float]
     """Where the evaluation's own time went: import, start, build, check, time, total."""
     log: str = ""

@@ -1,0 +1,48 @@
+"""Where scripts call the evaluator: in a fork of the warm parent, or in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
+
+from snakernel.config import Config
+from snakernel.errors import UserError
+from snakernel.evaluation import warm
+from snakernel.evaluation.devices import one_device
+from snakernel.evaluation.environment import clean_environment
+
+
+def call_evaluator(config: Config, action: str, arguments: dict[str, str], *, on_device: bool = True) -> int:
+    """Run an action of :mod:`snakernel.evaluation.actions` and wait for it; its output is this process's.
+
+    It runs in an environment without keys, and on a CUDA device that is its own meanwhile (``local``).
+
+    Args:
+        config: the run's configuration.
+        action: the action's name.
+        arguments: its arguments.
+        on_device: it needs the device.
+
+    Returns:
+        The action's exit code.
+
+    Raises:
+        UserError: ``local`` without a CUDA device; a backend that is not there.
+    """
+    if config.eval_backend == "modal":
+        raise UserError("eval_backend 'modal' cannot be run by this version; use 'local' (a CUDA device) or 'cpu'")
+    # Triton reads its variable when it decorates a kernel.
+    variables = {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""} if config.eval_backend == "cpu" else {}
+    with one_device() if on_device and config.eval_backend == "local" else nullcontext() as device:
+        if config.warm:
+            code = warm.call(config, variables, action, arguments, device)
+            if code is not None:
+                return code
+        if device is not None:
+            variables["CUDA_VISIBLE_DEVICES"] = device
+        request = json.dumps({"action": action, "arguments": arguments})
+        command = [sys.executable, str(warm.SCRIPT), "--once", request, "--caller", str(os.getpid())]
+        return subprocess.run(command, env=clean_environment(dict(os.environ)) | variables).returncode

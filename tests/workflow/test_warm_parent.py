@@ -1,0 +1,146 @@
+"""The warm parent: found by those who may, gone when it should be, and never in the way of a verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from evaluating import CPU, Bench, wait_for
+from snakernel.config import read_config
+from snakernel.evaluation import warm
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path).prepare()
+    yield made
+    made.close()
+
+
+def test_one_parent_serves_all_and_gives_the_verdict_that_a_process_of_its_own_gives(bench: Bench) -> None:
+    first = bench.judge()
+    (parent,) = bench.parents()
+    second = bench.judge()
+    assert bench.parents() == [parent]
+    assert parent.children() == []
+    assert first.seconds["import"] == second.seconds["import"] == 0
+    bench.config.write_text(bench.config.read_text() + "warm: false\n")
+    cold = bench.judge()
+    assert cold.seconds["import"] > 0
+    skip = {"workloads", "speedup", "speedup_geomean", "latency_ms", "seconds", "started"}
+    assert cold.model_dump(exclude=skip) == first.model_dump(exclude=skip) == second.model_dump(exclude=skip)
+    for one, other in zip(cold.workloads, first.workloads, strict=True):
+        assert (one.status, one.max_absolute_error) == (other.status, other.max_absolute_error)
+
+
+def test_no_two_runs_share_a_parent(bench: Bench, tmp_path: Path) -> None:
+    config = read_config(bench.config)
+    sockets = {
+        warm.parent_of(config, CPU).socket,
+        warm.parent_of(config, {}).socket,
+        warm.parent_of(config.model_copy(update={"save_path": str(tmp_path / "other")}), CPU).socket,
+        warm.parent_of(config.model_copy(update={"dataset_root": str(tmp_path)}), CPU).socket,
+    }
+    assert len(sockets) == 4
+
+
+def test_a_caller_that_is_killed_takes_its_evaluation_with_it(bench: Bench) -> None:
+    caller = bench.start("sleeper.py")
+    (parent,) = bench.parents()
+    caller.send_signal(signal.SIGKILL)
+    caller.wait()
+    wait_for(lambda: not parent.children(recursive=True))
+    assert not (bench.folder / "evaluation.json").exists()
+    assert bench.judge().correct
+    assert bench.parents() == [parent]
+
+
+def test_a_parent_that_is_killed_takes_its_forks_with_it_and_is_replaced(bench: Bench) -> None:
+    bench.judge()
+    (parent,) = bench.parents()
+    caller = bench.start("sleeper.py")
+    forks = parent.children(recursive=True)
+    caller.send_signal(signal.SIGSTOP)
+    parent.kill()
+    wait_for(lambda: not any(fork.is_running() and fork.status() != psutil.STATUS_ZOMBIE for fork in forks))
+    caller.kill()
+    caller.wait()
+    assert bench.judge().correct
+    assert bench.parents() != [parent]
+
+
+def test_the_parent_goes_when_its_run_is_killed(tmp_path: Path) -> None:
+    run = subprocess.Popen(["sleep", "1000"])
+    bench = Bench(tmp_path, run_pid=run.pid).prepare()
+    assert len(bench.parents()) == 1
+    run.kill()
+    run.wait()
+    wait_for(lambda: not bench.parents())
+    assert not warm.parent_of(read_config(bench.config), CPU).socket.exists()
+
+
+def test_the_parent_goes_when_it_is_idle(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, warm_idle_s=0.5).prepare()
+    wait_for(lambda: not bench.parents())
+
+
+def test_without_the_token_nobody_is_served(bench: Bench) -> None:
+    place = warm.parent_of(read_config(bench.config), CPU)
+    assert place.socket.stat().st_mode & 0o777 == 0o600
+    assert place.token.stat().st_mode & 0o777 == 0o600
+    assert place.socket.parent.stat().st_mode & 0o777 == 0o700
+    out = bench.folder / "forged.json"
+    texts = {"config": str(bench.config), "task_folder": str(bench.task), "kernel": "", "out": str(out)}
+    for message in (
+        b"nonsense\n",
+        json.dumps({"token": "x", "action": "evaluate", "arguments": texts}).encode() + b"\n",
+    ):
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(str(place.socket))
+            socket.send_fds(caller, [message], [1, 2])
+            assert caller.recv(100) == b""
+    assert bench.judge().correct
+    assert not out.exists()
+
+
+def test_a_folder_that_others_may_enter_is_not_used(bench: Bench, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / f"snakernel-{os.getuid()}").mkdir(mode=0o755)
+    assert warm.parent_of(read_config(bench.config), CPU) is None
+
+
+def test_many_verdicts_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory, descriptors, processes and temporary files after 5 and after 30 verdicts, one of them killed."""
+    temporary = Path("/tmp") / f"snakernel-test-{os.getpid()}"
+    temporary.mkdir(mode=0o700)
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    try:
+        bench = Bench(tmp_path).prepare()
+
+        def measure() -> tuple[int, int, list[str]]:
+            (parent,) = bench.parents()
+            wait_for(lambda: not parent.children())
+            return parent.num_fds(), len(parent.children()), sorted(path.name for path in temporary.iterdir())
+
+        for _ in range(5):
+            bench.judge()
+        (parent,) = bench.parents()
+        first, memory = measure(), parent.memory_info().rss
+        assert first[2] == [f"snakernel-{os.getuid()}"]
+        for _ in range(24):
+            bench.judge()
+        bench.start("sleeper.py").kill()
+        wait_for(lambda: measure() == first)
+        assert parent.memory_info().rss - memory < 4 * 2**20
+        bench.close()
+    finally:
+        shutil.rmtree(temporary)
