@@ -10,22 +10,34 @@ from __future__ import annotations
 
 import argparse
 import json
+import sysconfig
 from pathlib import Path
 
+PREBUILT = Path(sysconfig.get_path("purelib")) / "snakernel_prebuilt"
+"""Where `PREBUILD=1 python KERNEL.py` leaves a CUDA kernel: kernels may read it there, and nvcc takes a minute each."""
+
 CUDA_FILE = '''\
-"""{name}: CUDA sources, built by PyTorch at import."""
+"""{name}: CUDA sources, built by PyTorch at import, or before."""
+import importlib.util
 import os
 import tempfile
 
 from torch.utils.cpp_extension import load
 
 SOURCES = {sources}
-folder = tempfile.mkdtemp()
-for name, text in SOURCES.items():
-    with open(os.path.join(folder, name), "w") as file:
-        file.write(text)
-files = [os.path.join(folder, name) for name in SOURCES if not name.endswith((".h", ".cuh"))]
-module = load("candidate", files, extra_include_paths=[folder], build_directory=folder)
+built = {built!r}
+if os.path.exists(built):
+    spec = importlib.util.spec_from_file_location("candidate", built)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+else:
+    folder = os.path.dirname(built) if os.environ.get("PREBUILD") else tempfile.mkdtemp()
+    os.makedirs(folder, exist_ok=True)
+    for name, text in SOURCES.items():
+        with open(os.path.join(folder, name), "w") as file:
+            file.write(text)
+    files = [os.path.join(folder, name) for name in SOURCES if not name.endswith((".h", ".cuh"))]
+    module = load("candidate", files, extra_include_paths=[folder], build_directory=folder)
 
 
 def run({inputs}):
@@ -46,6 +58,7 @@ def answers(solutions: Path, definitions: Path, *, cuda: bool) -> dict[str, list
             code = CUDA_FILE.format(
                 name=solution["name"],
                 sources=repr({source["path"]: source["content"] for source in solution["sources"]}),
+                built=str(PREBUILT / solution["name"] / "candidate.so"),
                 inputs=", ".join(json.loads(definition.read_text())["inputs"]),
             )
         else:

@@ -1,0 +1,143 @@
+"""Wall time of a verdict, side by side: flashinfer-bench at its defaults, at the agent baseline's settings, and ours.
+
+    python benchmarks/verdict_time.py --dataset ROOT --kernels FOLDER [--backend local|cpu] [--repeats 3]
+
+FOLDER holds {definition}.py, the same kernel for all three; each is judged on all of its workloads. flashinfer-bench's
+time is that of a new Benchmark, from its construction to its end, in a process that has imported it already; ours is
+the whole command of a run's evaluation, from the start of Python to its exit, with the warm parent running (the first,
+which starts it, is shown apart) and the reference measured (likewise). It prints a table, and the figures as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+FIB = {
+    "default": {},
+    "agent": {"warmup_runs": 3, "iterations": 5, "num_trials": 1, "timeout_seconds": 60},
+}
+
+
+def run_flashinfer_bench(dataset: Path, definition: str, kernel: Path, settings: str) -> dict[str, object]:
+    """One Benchmark of one kernel; its own process, since it keeps workers and caches."""
+    from flashinfer_bench.bench import Benchmark, BenchmarkConfig
+    from flashinfer_bench.data import TraceSet
+
+    from snakernel.evaluation.solution import make_solution
+
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["FIB_CACHE_PATH"] = cache
+        whole = TraceSet.from_path(str(dataset))
+        solution = make_solution(whole.definitions[definition], kernel.read_text())
+        traces = TraceSet(
+            root=dataset,
+            definitions={definition: whole.definitions[definition]},
+            solutions={definition: [solution]},
+            workloads={definition: whole.workloads[definition]},
+        )
+        begun = time.perf_counter()
+        benchmark = Benchmark(traces, BenchmarkConfig(**FIB[settings]))
+        found = benchmark.run_all(dump_traces=False).traces.get(definition, [])
+        benchmark.close()
+        seconds = time.perf_counter() - begun
+    return {
+        "seconds": seconds,
+        "statuses": [trace.evaluation.status.value for trace in found],
+        "latency_ms": [trace.evaluation.performance.latency_ms for trace in found if trace.evaluation.performance],
+    }
+
+
+def run_ours(
+    dataset: Path, definition: str, kernel: Path, backend: str, repeats: int, scratch: Path
+) -> dict[str, object]:
+    """The commands of a run."""
+    config = scratch / "config.yaml"
+    keys = {"dataset_root": str(dataset.resolve()), "test_source": "benchmark", "eval_backend": backend}
+    config.write_text(yaml.safe_dump(keys | {"save_path": str(scratch), "eval_timeout_s": 300.0}))
+    op_type = next((dataset / "definitions").glob(f"*/{definition}.json")).parent.name
+    folder = scratch / f"{op_type}_{definition}"
+    out = scratch / "evaluation.json"
+
+    def run(script: str, *arguments: str) -> float:
+        begun = time.perf_counter()
+        command = [sys.executable, str(SCRIPTS / script), "--config", str(config), *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - begun
+
+    run("check_task.py", "--op-type", op_type, "--definition", definition, "--out", str(folder))
+    reference = run("measure_reference.py", "--task-folder", str(folder))
+    arguments = ["--task-folder", str(folder), "--kernel", str(kernel), "--out", str(out)]
+    seconds, verdicts = [], []
+    for _ in range(repeats):
+        seconds.append(run("evaluate.py", *arguments))
+        verdicts.append(json.loads(out.read_text()))
+    return {
+        "seconds": statistics.median(seconds),
+        "all_seconds": seconds,
+        "reference_seconds": reference,
+        "parts": verdicts[-1]["seconds"],
+        "statuses": [one["status"] for one in verdicts[-1]["workloads"]],
+        "error": verdicts[-1]["error"],
+        "device": verdicts[-1]["device"]["name"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", type=Path, required=True)
+    parser.add_argument("--kernels", type=Path, required=True)
+    parser.add_argument("--backend", choices=["local", "cpu"], default="local")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only-ours", action="store_true", help="leave flashinfer-bench out (it needs CUDA)")
+    parser.add_argument("--fib", nargs=2, metavar=("DEFINITION", "SETTINGS"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.fib:
+        definition, settings = arguments.fib
+        kernel = arguments.kernels / f"{definition}.py"
+        print(json.dumps(run_flashinfer_bench(arguments.dataset, definition, kernel, settings)))
+        return
+    rows = {}
+    for kernel in sorted(arguments.kernels.glob("*.py")):
+        definition = kernel.stem
+        row: dict[str, object] = {}
+        for settings in [] if arguments.only_ours else FIB:
+            command = [
+                sys.executable,
+                __file__,
+                "--dataset",
+                str(arguments.dataset),
+                "--kernels",
+                str(arguments.kernels),
+            ]
+            done = subprocess.run([*command, "--fib", definition, settings], capture_output=True, text=True)
+            row[settings] = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else done.stderr[-300:]
+        with tempfile.TemporaryDirectory() as scratch:
+            row["ours"] = run_ours(
+                arguments.dataset, definition, kernel, arguments.backend, arguments.repeats, Path(scratch)
+            )
+        rows[definition] = row
+        ours = row["ours"]
+        told = [f"{definition} on {ours['device']}: ours {ours['seconds']:.2f} s {ours['parts']}"]
+        for settings in FIB:
+            other = row.get(settings)
+            if isinstance(other, dict):
+                same = "same verdicts" if other["statuses"] == ours["statuses"] else "OTHER VERDICTS"
+                told.append(f"{settings} {other['seconds']:.2f} s ({other['seconds'] / ours['seconds']:.1f} x, {same})")
+        print("; ".join(told), flush=True)
+    print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()
