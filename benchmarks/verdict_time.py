@@ -34,7 +34,6 @@ def run_flashinfer_bench(dataset: Path, definition: str, kernel: Path, settings:
     """One Benchmark of one kernel; its own process, since it keeps workers and caches."""
     from flashinfer_bench.bench import Benchmark, BenchmarkConfig
     from flashinfer_bench.data import TraceSet
-
     from snakernel.evaluation.solution import make_solution
 
     with tempfile.TemporaryDirectory() as cache:
@@ -86,12 +85,24 @@ def run_ours(
     return {
         "seconds": statistics.median(seconds),
         "all_seconds": seconds,
+        "latency_cv": latency_variation(verdicts),
         "reference_seconds": reference,
         "parts": verdicts[-1]["seconds"],
         "statuses": [one["status"] for one in verdicts[-1]["workloads"]],
         "error": verdicts[-1]["error"],
         "device": verdicts[-1]["device"]["name"],
     }
+
+
+def latency_variation(verdicts: list[dict]) -> list[float] | None:
+    """Coefficient of variation of each workload's latency over the verdicts of one kernel."""
+    rows = list(zip(*([one["latency"] for one in verdict["workloads"]] for verdict in verdicts), strict=True))
+    if len(verdicts) < 2 or any(one is None for row in rows for one in row):
+        return None
+    return [
+        statistics.stdev(one["median_ms"] for one in row) / statistics.mean(one["median_ms"] for one in row)
+        for row in rows
+    ]
 
 
 def main() -> None:
@@ -129,7 +140,9 @@ def main() -> None:
             )
         rows[definition] = row
         ours = row["ours"]
-        told = [f"{definition} on {ours['device']}: ours {ours['seconds']:.2f} s {ours['parts']}"]
+        variation = ours["latency_cv"]
+        spread = f", latency varies by {statistics.median(variation):.2%}" if variation else ""
+        told = [f"{definition} on {ours['device']}: ours {ours['seconds']:.2f} s {ours['parts']}{spread}"]
         for settings in FIB:
             other = row.get(settings)
             if isinstance(other, dict):

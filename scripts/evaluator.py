@@ -8,11 +8,30 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
+import sys
 import time
 from pathlib import Path
 
 from snakernel.errors import run_main
 from snakernel.evaluation.warm import Server, die_with
+
+
+def forks_can_compute() -> bool:
+    """Whether a fork of this process can use CUDA, or needs none: tried, since some import may have started it."""
+    if os.environ.get("TRITON_INTERPRET"):
+        return True
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            import torch
+
+            torch.zeros(1, device="cuda")
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitpid(pid, 0)[1] == 0
 
 
 def main() -> int:
@@ -33,6 +52,9 @@ def main() -> int:
     if arguments.once is not None:
         actions.import_s = time.perf_counter() - begun
         return actions.ACTIONS[arguments.once["action"]](**arguments.once["arguments"])
+    if not forks_can_compute():
+        print("error: this process has started CUDA, so its forks could not use it", file=sys.stderr)
+        return 1
     gc.collect()
     gc.freeze()
     Server(arguments.socket, arguments.token_sha256, arguments.idle_s, arguments.run_pid).serve()

@@ -206,6 +206,59 @@ def test_no_key_and_no_file_of_the_judge_is_in_reach(judged, monkeypatch: pytest
     assert "tensors 0" in evaluation.log
 
 
+CHEATS = {
+    "keeps results by address": (
+        "KEPT = {}\n",
+        "y = KEPT.setdefault((hidden_states.data_ptr(), weight.data_ptr()), y)",
+        "results are kept from one call to another",
+    ),
+    "keeps the first result of a shape once it is sure": (
+        "KEPT, SEEN = {}, []\n",
+        "SEEN.append(1); y = KEPT.setdefault(y.shape, y) if len(SEEN) > 4 else y",
+        "results are kept from one call to another",
+    ),
+    "works on its inputs": ("", "hidden_states.zero_()", "it writes to its input 'hidden_states'; work on a copy"),
+    "writes to one element of an input": ("", "weight[7] += 1", "it writes to its input 'weight'"),
+}
+
+
+@pytest.mark.parametrize("name", CHEATS)
+def test_a_kernel_that_wins_by_a_trick_is_refused(judged, name: str) -> None:
+    head, body, told = CHEATS[name]
+    evaluation = judged(honest_but(body, head))
+    assert (evaluation.status, evaluation.correct, evaluation.speedup) == (Status.REJECTED, False, None)
+    assert told in evaluation.error
+
+
+HONEST_STYLES = {
+    "a table that is made once": (
+        "TABLE = None\n",
+        "global TABLE; TABLE = TABLE if TABLE is not None else torch.ones(4)",
+    ),
+    "scratch memory that is used again": (
+        "SCRATCH = {}\n",
+        "s = SCRATCH.setdefault(y.shape, torch.empty_like(y)); s.copy_(y); y = s.clone()",
+    ),
+    "an input that is made contiguous": ("", "hidden_states = hidden_states.contiguous().clone().zero_()"),
+    "autotuning": ("", ""),
+}
+
+
+@pytest.mark.parametrize("name", HONEST_STYLES)
+def test_an_honest_style_is_not_refused(judged, name: str) -> None:
+    head, body = HONEST_STYLES[name]
+    kernel = (
+        honest_but(body, head)
+        if body
+        else HONEST.replace(
+            "@triton.jit\n",
+            "@triton.autotune([triton.Config({}, num_warps=w) for w in (1, 2, 4)], key=['H'])\n@triton.jit\n",
+        )
+    )
+    evaluation = judged(kernel)
+    assert evaluation.correct, evaluation.error
+
+
 FORBIDDEN = {
     "writes where results lie": "open(REFERENCE + '/expected/new', 'w')",
     "reads the expected outputs": "os.listdir(REFERENCE)",

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from flashinfer_bench.compile import BuilderRegistry
+import triton.language  # noqa: F401  (a kernel imports it first thing: once, before any fork)
 
 from snakernel import dataset
 from snakernel.config import read_config
@@ -17,9 +17,6 @@ from snakernel.evaluation.judge import judge
 from snakernel.evaluation.reference import measure_reference as measure
 from snakernel.evaluation.verdict import Reference, Settings
 from snakernel.files import read_model, read_text, write_model, write_text
-
-# Finding out which builders this machine has takes as long as a small kernel's whole build: once, before any fork.
-BuilderRegistry.get_instance()
 
 import_s = 0.0
 """Seconds that this process took to import torch, triton and flashinfer_bench; 0 in a fork of the warm parent."""

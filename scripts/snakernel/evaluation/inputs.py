@@ -113,6 +113,15 @@ def align(size: int) -> int:
     return (size + 255) // 256 * 256
 
 
+def checksum(tensor: torch.Tensor) -> torch.Tensor:
+    """A sum over a tensor's bytes, eight at a time, on its device: it tells whether something was written to it."""
+    import torch
+
+    flat = tensor_bytes(tensor)
+    whole = flat.numel() // 8 * 8
+    return flat[:whole].view(torch.int64).sum() + flat[whole:].sum()
+
+
 def tensor_bytes(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor's values as a flat uint8 tensor, in row-major order."""
     import torch

@@ -78,13 +78,18 @@ class RemoteRunnable:
             definition=definition,
         )
         self.last: Any = None
+        """The outputs of the last call."""
+        self.written: list[str] = []
+        """The inputs that the last call wrote to."""
         self.failure: CandidateError | CandidateDied | None = None
 
     def __call__(self, *inputs: Any) -> Any:
         """Run on a draw (a single :class:`RemoteDraw`) or on inputs that the evaluator made."""
         try:
             if len(inputs) == 1 and isinstance(inputs[0], RemoteDraw):
-                answer = self.candidate.request("run", inputs[0].workload, inputs[0].seed, deadline=self.deadline)
+                draw = inputs[0]
+                command = "rerun" if draw.after_timing else "run"
+                answer = self.candidate.request(command, draw.workload, draw.seed, deadline=self.deadline)
             else:
                 from multiprocessing.reduction import ForkingPickler
 
@@ -95,6 +100,7 @@ class RemoteRunnable:
             for one in answer.get("outputs", []):
                 if one.get("type", "Tensor") not in ("Tensor", "Parameter"):
                     raise CandidateError(f"run returned a {one['type']}, not a plain torch.Tensor")
+            self.written = [str(name) for name in answer.get("written", [])]
             self.last = self.candidate.outputs(answer)
         except (CandidateError, CandidateDied) as error:
             self.failure = error
@@ -108,6 +114,8 @@ class RemoteDraw:
 
     workload: int
     seed: int
+    after_timing: bool = False
+    """In the memory that held the inputs of timed calls."""
 
 
 def judge(
@@ -227,6 +235,12 @@ def _judge_workloads(
             if result.status is Status.PASSED:
                 with clock.part("time"):
                     _time(candidate, result, workload, index, settings, deadline)
+                with clock.part("check"):
+                    _check(
+                        *(remote, result, definition, workload, index, record, reference_folder, settings, kind),
+                        dataset,
+                        after_timing=True,
+                    )
         except CandidateTimeout:
             result.status = Status.TIMEOUT
             result.error = f"not done after {settings.eval_timeout_s:g} s"
@@ -259,14 +273,19 @@ def _check(
     settings: Settings,
     kind: str,
     dataset: Path,
+    *,
+    after_timing: bool = False,
 ) -> None:
-    """Let flashinfer-bench's evaluator decide on correctness, draw by draw."""
+    """Let flashinfer-bench's evaluator decide on correctness, draw by draw; after the timing on one more draw."""
     evaluator = resolve_evaluator(definition)
     config = drawing.benchmark_config(settings)
     absolute, relative = 0.0, 0.0
-    for number in range(settings.num_trials):
+    if after_timing and _needs_inputs(evaluator):
+        return
+    numbers = [settings.num_trials] if after_timing else range(settings.num_trials)
+    for number in numbers:
         seed = drawing.draw_seed(settings.seed, workload, number)
-        arguments: list[Any] = [RemoteDraw(index, seed)]
+        arguments: list[Any] = [RemoteDraw(index, seed, after_timing)]
         expected = read_expected(reference_folder, record, number, len(definition.outputs), kind)
         if expected is None:
             draw = drawing.draw_expected(definition, workload, seed, kind, dataset)
@@ -293,6 +312,17 @@ def _check(
         if refusal is not None:
             result.status = Status(refusal.status.value)
             result.error = _mismatch(definition, remote.last, expected, config) or quiet.getvalue().strip()[-2000:]
+            if after_timing:
+                result.status = Status.REJECTED
+                result.error = (
+                    "right before it was timed, wrong on new values in the same memory after it: "
+                    f"results are kept from one call to another ({result.error})"
+                )
+                result.latency = result.speedup = None
+            return
+        if remote.written:
+            result.status = Status.REJECTED
+            result.error = f"it writes to its input {', '.join(map(repr, remote.written))}; work on a copy"
             return
         if _needs_inputs(evaluator):
             # The sampling evaluator draws a distribution from one set of inputs: more sets would take minutes each.

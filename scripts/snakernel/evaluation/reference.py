@@ -54,7 +54,8 @@ def measure_reference(
     for workload in workloads:
         draws: list[drawing.Draw] = []
         begun = time.perf_counter()
-        for number in range(settings.num_trials):
+        # One more than the trials: for the check after the timing.
+        for number in range(settings.num_trials + 1):
             seed = drawing.draw_seed(settings.seed, workload, number)
             draws.append(drawing.draw_expected(definition, workload, seed, kind, dataset))
         seconds = time.perf_counter() - begun
@@ -77,7 +78,7 @@ def measure_reference(
         with torch.no_grad():
             calls, host = timing.time_calls(
                 lambda arguments: runnable(*arguments),
-                [draw.inputs for draw in draws],
+                [draw.inputs for draw in draws[: settings.num_trials]],
                 kind,
                 warmup_runs=settings.warmup_runs,
                 iterations=settings.iterations,
