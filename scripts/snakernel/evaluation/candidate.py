@@ -17,6 +17,7 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snakernel.evaluation import inputs as drawing
-from snakernel.evaluation.sandbox import Sandbox
+from snakernel.evaluation.sandbox import Sandbox, remove_shared_memory
 from snakernel.evaluation.timing import time_calls
 
 if TYPE_CHECKING:
@@ -194,6 +195,7 @@ class Candidate:
     def close(self) -> str:
         """End the process and return what it printed: the head and the tail of it."""
         self.kill()
+        remove_shared_memory(self.pid)
         self._connection.close()
         os.close(self._pidfd)
         return self._log.text()
@@ -288,6 +290,7 @@ def _confine(connection: int, log: int, parent: int, sandbox: Sandbox) -> None:
         folder = sandbox.scratch / name.lower()
         folder.mkdir()
         os.environ[name] = str(folder)
+    tempfile.tempdir = None  # the parent has looked already, and found its own
     os.chdir(sandbox.scratch / "home")
     sandbox.enter()
 

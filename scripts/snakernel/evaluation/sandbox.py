@@ -18,6 +18,7 @@ from landlockpy import AccessFS, Scope
 
 _READ = AccessFS.READ_FILE | AccessFS.READ_DIR | AccessFS.EXECUTE
 _DEVICE = AccessFS.READ_FILE | AccessFS.WRITE_FILE | AccessFS.READ_DIR | AccessFS.IOCTL_DEV
+_SHARED = _READ | AccessFS.WRITE_FILE | AccessFS.TRUNCATE | AccessFS.MAKE_REG | AccessFS.REMOVE_FILE
 _ALL = ~AccessFS.NONE
 _DEVICES = ("null", "zero", "full", "random", "urandom", "nvidia*", "dri")
 _ETC = (
@@ -97,7 +98,9 @@ class Sandbox:
                 for path in Path("/dev").glob(name):
                     rules.allow_path(path, _DEVICE if path.is_dir() else _DEVICE & ~AccessFS.READ_DIR)
             if Path("/dev/shm").is_dir():
-                rules.allow_path("/dev/shm", _READ | AccessFS.WRITE_FILE | AccessFS.MAKE_REG | AccessFS.REMOVE_FILE)
+                rules.allow_path("/dev/shm", _SHARED)
+            # CUDA names its threads there when it starts, and fails where it may not.
+            rules.allow_path(f"/proc/{os.getpid()}", _READ | AccessFS.WRITE_FILE | AccessFS.TRUNCATE)
             rules.allow_path(self.scratch, _ALL)
             rules.restrict()
 
@@ -114,6 +117,13 @@ class Sandbox:
         if self.abi >= 6:
             told.append("no signals to others (Landlock)")
         return told
+
+
+def remove_shared_memory(pid: int) -> None:
+    """Remove what CUDA and torch leave in /dev/shm for a process that was killed."""
+    for pattern in (f"cuda.shm.*.{pid:x}.*", f"torch_{pid}_*"):
+        for path in Path("/dev/shm").glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def _may_unshare() -> bool:

@@ -34,6 +34,7 @@ from filelock import FileLock
 
 from snakernel.config import Config
 from snakernel.evaluation.environment import clean_environment
+from snakernel.evaluation.sandbox import remove_shared_memory
 from snakernel.files import digest, digest_texts
 
 SCRIPT = Path(__file__).parents[2] / "evaluator.py"
@@ -292,6 +293,7 @@ class Server:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(orphan.pid, 0)
         shutil.rmtree(job.scratch, ignore_errors=True)
+        remove_shared_memory(job.pid)
 
     @staticmethod
     def _kill(pid: int) -> None:
