@@ -76,7 +76,19 @@ def print_table(evaluation: Evaluation) -> None:
     if evaluation.error:
         print(evaluation.error)
     if evaluation.workloads:
-        rows = [("axes", "status", "ms", "95 % interval", "reference ms", "speedup", "max abs err", "max rel err")]
+        rows = [
+            (
+                "axes",
+                "status",
+                "ms",
+                "95 % interval",
+                "host ms",
+                "reference ms",
+                "speedup",
+                "max abs err",
+                "max rel err",
+            )
+        ]
         for one in evaluation.workloads:
             axes = " ".join(f"{axis}={value}" for axis, value in one.axes.items())
             latency = one.latency
@@ -86,6 +98,7 @@ def print_table(evaluation: Evaluation) -> None:
                     one.status.value,
                     f"{latency.median_ms:.5f}" if latency else "",
                     f"{latency.low_ms:.5f} to {latency.high_ms:.5f}" if latency else "",
+                    f"{latency.host_ms:.5f}" if latency and latency.host_ms else "",
                     f"{one.reference_ms:.5f}" if one.reference_ms else "",
                     f"{one.speedup:.3g}" if one.speedup else "",
                     f"{one.max_absolute_error:.3g}" if one.max_absolute_error is not None else "",

@@ -21,6 +21,8 @@ METHODS = {
 }
 L2_FLUSH_BYTES = 256 * 1024 * 1024
 SLEEP_US = 200.0
+MAX_SLEEP_US = 2000.0
+"""A call that the host launches for longer than this is the host's: its gaps are part of its latency."""
 QUEUE = 8
 """Calls whose events are read together, so that the host runs ahead of the device."""
 QUEUED_S = 0.02
@@ -67,18 +69,21 @@ def _time_cuda(
     import torch
 
     clock = time.perf_counter
-    sleep_cycles = int(SLEEP_US * _cycles_per_us())
+    cycles_per_us = _cycles_per_us()
     flush = torch.empty(L2_FLUSH_BYTES, dtype=torch.int8, device="cuda")
     begun = last_sync = clock()
-    queue = QUEUE
+    queue, launch_us = QUEUE, 0.0
     for index in range(warmup_runs):
         call(inputs[index % len(inputs)])
+        launch_us = (clock() - last_sync) * 1e6
         torch.cuda.synchronize()
         # A slow call shows its length here; a fast one is queued with others below, where its length is hidden.
         queue = max(1, min(QUEUE, int(QUEUED_S / (clock() - last_sync))))
         last_sync = clock()
         if last_sync - begun > budget_s / 2:
             break
+    # The device must still be asleep when the host has launched everything; the last warm-up call compiled nothing.
+    sleep_cycles = int(min(max(SLEEP_US, 1.5 * launch_us), MAX_SLEEP_US) * cycles_per_us)
     latencies: list[float] = []
     host: list[float] = []
     begun = clock()
