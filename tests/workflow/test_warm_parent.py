@@ -144,3 +144,20 @@ def test_many_verdicts_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.
         bench.close()
     finally:
         shutil.rmtree(temporary)
+
+
+@pytest.mark.parametrize("warm_parent", [True, False])
+def test_no_key_reaches_a_kernel(tmp_path: Path, warm_parent: bool) -> None:
+    """Neither in its environment nor in what its process began with."""
+    bench = Bench(tmp_path, warm=warm_parent)
+    bench.environment["ANTHROPIC_API_KEY"] = "sk-ant-not-for-kernels"
+    bench.prepare()
+    spy = "import os\nprint('begin', dict(os.environ), open('/proc/self/environ').read())\n"
+    (bench.folder / "spy.py").write_text(spy + (bench.folder / "kernel.py").read_text())
+    try:
+        evaluation = bench.judge(kernel="spy.py")
+    finally:
+        bench.close()
+    assert evaluation.correct
+    assert "begin" in evaluation.log and "PATH" in evaluation.log
+    assert "not-for-kernels" not in (bench.folder / "evaluation.json").read_text()
