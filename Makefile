@@ -3,7 +3,7 @@ PYTHON ?= python3
 CORES ?= $(shell nproc)
 BIN := .venv/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format config-docs clean
 
 demo: .venv/demo-ready
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=1
@@ -31,6 +31,10 @@ format: .venv/test-ready
 .venv/test-ready: .venv/demo-ready requirements-dev.txt
 	@cmp -s requirements-dev.txt $@ || $(BIN)/pip install --quiet --requirement requirements-dev.txt
 	@cp requirements-dev.txt $@
+
+# After a change of scripts/snakernel/config.py: the schema, and the table of keys in config/README.md.
+config-docs: .venv/demo-ready
+	cd scripts && ../$(BIN)/python -m snakernel.config
 
 clean:
 	rm -rf results .snakemake .pytest_cache .ruff_cache

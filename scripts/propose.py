@@ -32,7 +32,7 @@ def main() -> None:
             max_completion_tokens=config.max_completion_tokens,
             question=read_model(arguments.prompt.with_suffix(".json"), Question),
         ),
-        lambda: provider(config, arguments.definition, arguments.step),
+        lambda: provider(config, arguments.task_folder.name, arguments.definition, arguments.step),
     )
     write_model(arguments.out, answer)
     cost = "price unknown" if answer.cost_usd is None else f"{answer.cost_usd:.4f} USD"
@@ -44,10 +44,10 @@ def main() -> None:
         print(f"warning: {warning}")
 
 
-def provider(config: Config, definition: str, step: int) -> Provider:
+def provider(config: Config, task: str, definition: str, step: int) -> Provider:
     """Who answers a step."""
     if config.api_type == "replay":
-        return Replay(config.replay_path or "", definition, step)
+        return Replay(config.replay_path or "", task, definition, step)
     from snakernel.llm.providers import create_provider
 
     memory = config.results / "answers" / ".refused.json"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -36,7 +35,8 @@ class Config(BaseModel):
     save_path: str | None = None
     """Folder that holds the runs; default results."""
     resume_from: str | None = None
-    """Folder of an earlier run to go on from. Not needed to resume: repeating the command does that."""
+    """The baseline's: folder of an earlier run. To resume, repeat the command; reading a folder of the baseline's own
+    is not built, so a value here is an error."""
 
     agent_type: Literal["iterative", "evolve"] = "iterative"
     """The search: iterative tunes its last kernel by edits, evolve proposes from a pool."""
@@ -69,7 +69,8 @@ class Config(BaseModel):
     api_base: str | None = None
     """Address of an OpenAI-compatible server; default the service's own, or the environment's OPENAI_BASE_URL, ..."""
     replay_path: str | None = None
-    """replay: folder that holds {definition}/{step}.md, the raw text of one answer each."""
+    """replay: folder that holds {definition}/{step}.md, the raw text of one answer each; or the folder of a run, whose
+    answers are given again."""
     temperature: float | None = Field(default=0.6, ge=0, le=2)
     """Sampling temperature; null sends none. A model that refuses it is asked without, and the answer says so."""
     max_completion_tokens: int = Field(default=16384, ge=1)
@@ -122,6 +123,13 @@ class Config(BaseModel):
     @classmethod
     def _empty_is_none(cls, value: str | None) -> str | None:
         return value or None
+
+    @field_validator("resume_from")
+    @classmethod
+    def _not_built(cls, value: str | None) -> str | None:
+        if value is not None:
+            raise ValueError("reading a folder of the baseline's is not built; to resume a run, repeat its command")
+        return value
 
     @field_validator("run")
     @classmethod
@@ -210,5 +218,14 @@ def keys_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def write_documents(folder: Path) -> None:
+    """Write what is derived from :class:`Config` into config/: config.schema.json, and the table of README.md."""
+    (folder / "config.schema.json").write_text(config_schema(), encoding="utf-8")
+    readme = folder / "README.md"
+    head, _, rest = readme.read_text(encoding="utf-8").partition("## All keys\n")
+    tail = rest[rest.index("\n## ") :]
+    readme.write_text(f"{head}## All keys\n\n{keys_table()}{tail}", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    print(keys_table() if sys.argv[1:] == ["--table"] else config_schema(), end="")
+    write_documents(Path(__file__).parents[2] / "config")

@@ -76,6 +76,7 @@ def test_a_runs_name_holds_neither_a_time_nor_the_steps() -> None:
         ({"eval_backend": "gpu"}, "eval_backend: Input should be 'local', 'cpu' or 'modal' (got 'gpu')"),
         ({"api_type": "llama"}, "api_type: Input should be 'claude', 'openai', 'gemini' or 'replay' (got 'llama')"),
         ({"run": "a/b"}, "run: must be one folder name"),
+        ({"resume_from": "outputs/x"}, "resume_from: reading a folder of the baseline's is not built"),
     ],
 )
 def test_what_is_wrong_is_named_with_what_is_allowed(values: dict[str, object], told: str) -> None:
@@ -111,10 +112,10 @@ def test_the_projects_own_files_are_right(path: Path) -> None:
 
 
 def test_the_schema_is_that_of_the_model() -> None:
-    """Written by `python -m snakernel.config > ../config/config.schema.json` in scripts/."""
+    """`make config-docs` writes it."""
     assert (REPOSITORY / "config" / "config.schema.json").read_text() == config_schema()
 
 
 def test_every_key_is_described_for_people() -> None:
-    """Written by `python -m snakernel.config --table` in scripts/."""
+    """`make config-docs` writes the table."""
     assert keys_table() in (REPOSITORY / "config" / "README.md").read_text()

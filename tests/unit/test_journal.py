@@ -96,4 +96,4 @@ def test_replay_names_a_file_that_it_cannot_use(tmp_path: Path, text: str | None
         (tmp_path / "d").mkdir()
         (tmp_path / "d" / "2.md").write_text(text)
     with pytest.raises(UserError, match=told):
-        Replay(tmp_path, "d", 2).ask(REQUEST)
+        Replay(tmp_path, "op_d", "d", 2).ask(REQUEST)

@@ -145,6 +145,18 @@ def test_the_evolving_agent_runs(tmp_path: Path) -> None:
     assert json.loads((folder / "step_3" / "prompt.json").read_text())["shown"] == shown
 
 
+def test_a_run_is_replayed_from_its_own_results(finished: Project, tmp_path: Path) -> None:
+    """The same kernels, without the recorded answers and without a key."""
+    project = Project.create(tmp_path / "project", total_steps=2, replay_path=str(finished.results))
+    project.forbid_asking()
+    project.snakemake("--until", "extract_kernel")
+    for task in TASKS:
+        for step in (1, 2):
+            names = [f"{task}/step_{step}/{name}" for name in ("kernel.py", "extraction.json")]
+            for name in names:
+                assert (project.results / name).read_bytes() == (finished.results / name).read_bytes()
+
+
 def test_it_runs_from_another_folder(tmp_path: Path) -> None:
     project = Project.create(tmp_path / "project")
     elsewhere = tmp_path / "elsewhere"
