@@ -149,7 +149,7 @@ def test_a_run_is_replayed_from_its_own_results(finished: Project, tmp_path: Pat
     """The same kernels, without the recorded answers and without a key."""
     project = Project.create(tmp_path / "project", total_steps=2, replay_path=str(finished.results))
     project.forbid_asking()
-    project.snakemake("--until", "extract_kernel")
+    project.snakemake()
     for task in TASKS:
         for step in (1, 2):
             names = [f"{task}/step_{step}/{name}" for name in ("kernel.py", "extraction.json")]
