@@ -3,7 +3,7 @@
 # results/{run}/{task}/step_{n}/ holds prompt.md, response.json, kernel.py, evaluation.json and best.json: a step's
 # question, answer, candidate, verdict, and the state of the search after it. Each has a rule of its own in rules/,
 # each rule a script of the same name in scripts/, and what they share is scripts/snakernel.
-# DESIGN: config/README.md describes every key, README.md how to use it.
+# README.md says how to use it, config/README.md describes every key.
 
 from snakemake.utils import min_version
 

@@ -1,4 +1,4 @@
-"""The baseline's rules of the search, a row of PARITY.md each."""
+"""The rules of the search, which are those of the contest's agent baseline."""
 
 from __future__ import annotations
 

@@ -1,10 +1,8 @@
 """Latency of a call.
 
-On a CUDA device, shared/facts call the method ``ahead``: the L2 cache is flushed and the inputs are rotated before
-each call, a sleep is queued on the device first so that the call is launched while the device is still busy, and a
-pair of events around it gives the device's own time, free of the host's launches. The median of 100 such calls repeats
-to about 1 %, where flashinfer-bench 0.1.2's mean moves by 5 to 39 % (docs/evaluation.md). On the CPU it is the wall
-clock.
+On a CUDA device the L2 cache is flushed and the inputs are rotated before each call, a sleep is queued on the device
+first so that the call is launched while the device is still busy, and a pair of events around it gives the device's own
+time, free of the host's launches. On the CPU it is the wall clock.
 """
 
 from __future__ import annotations
