@@ -36,5 +36,6 @@ format: .venv/test-ready
 config-docs: .venv/demo-ready
 	cd scripts && ../$(BIN)/python -m snakernel.config
 
+# Results are never removed: they hold answers that were paid for.
 clean:
-	rm -rf results .snakemake .pytest_cache .ruff_cache
+	rm -rf .pytest_cache .ruff_cache

@@ -16,11 +16,12 @@ from snakernel.errors import UserError
 from snakernel.files import digest, write_text
 from snakernel.jobs import set_job_environment
 from snakernel.llm.providers import check_credentials
-from snakernel.prompts import template_files
+from snakernel.prompts import check_templates, template_files
 from snakernel.search import create_strategy
 
 try:
     SETTINGS = load_config(config)
+    check_templates(SETTINGS)
     TASKS = {
         task.name: task
         for task in read_tasks(Path(SETTINGS.tasks_path), SETTINGS.dataset)

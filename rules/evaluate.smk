@@ -24,5 +24,5 @@ rule evaluate:
     message:
         "{wildcards.task} step {wildcards.step}: judging the kernel"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/evaluate.py --config {params.config} --task-folder {params.folder} '
-        "--kernel {input.kernel} --out {output} > {log} 2>&1"
+        'python "$SNAKERNEL_SCRIPTS"/evaluate.py --config {params.config:q} --task-folder {params.folder:q} '
+        "--kernel {input.kernel:q} --out {output:q} > {log:q} 2>&1"

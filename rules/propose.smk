@@ -18,12 +18,12 @@ rule write_prompt:
         folder=task_folder,
         code=library("write_prompt.py", "snakernel/prompts.py", "snakernel/search"),
         templates=digest(*template_files(SETTINGS)),
-        settings=settings("gpu_name", "gpu_architecture"),
+        settings=settings("gpu_name", "gpu_architecture", "atol", "rtol"),
     message:
         "{wildcards.task} step {wildcards.step}: writing the prompt"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/write_prompt.py --config {params.config} --task-folder {params.folder} '
-        "--step {wildcards.step} --out {output.prompt} > {log} 2>&1"
+        'python "$SNAKERNEL_SCRIPTS"/write_prompt.py --config {params.config:q} --task-folder {params.folder:q} '
+        "--step {wildcards.step} --out {output.prompt:q} > {log:q} 2>&1"
 
 
 # No parameters: a model, a temperature or a key of another kind that changes is for steps that are not answered yet.
@@ -46,8 +46,8 @@ rule propose:
     message:
         "{wildcards.task} step {wildcards.step}: asking {SETTINGS.model_name}"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/propose.py --config {params.config} --task-folder {params.folder} '
-        "--definition {params.definition} --step {wildcards.step} --prompt {input.prompt} --out {output} > {log} 2>&1"
+        'python "$SNAKERNEL_SCRIPTS"/propose.py --config {params.config:q} --task-folder {params.folder:q} '
+        "--definition {params.definition:q} --step {wildcards.step} --prompt {input.prompt:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule extract_kernel:
@@ -67,5 +67,5 @@ rule extract_kernel:
     message:
         "{wildcards.task} step {wildcards.step}: taking the kernel out of the answer"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/extract_kernel.py --task-folder {params.folder} '
-        "--step {wildcards.step} > {log} 2>&1"
+        'python "$SNAKERNEL_SCRIPTS"/extract_kernel.py --task-folder {params.folder:q} '
+        "--step {wildcards.step} > {log:q} 2>&1"

@@ -28,8 +28,8 @@ rule select_best:
     message:
         "{wildcards.task} step {wildcards.step}: selecting the best so far"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/select_best.py --config {params.config} --task-folder {params.folder} '
-        "--step {wildcards.step} > {log} 2>&1"
+        'python "$SNAKERNEL_SCRIPTS"/select_best.py --config {params.config:q} --task-folder {params.folder:q} '
+        "--step {wildcards.step} > {log:q} 2>&1"
 
 
 rule export_best:
@@ -50,5 +50,5 @@ rule export_best:
     message:
         "{wildcards.task}: exporting the best kernel"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/export_best.py --task-folder {params.folder} --step {params.steps} '
-        "> {log} 2>&1"
+        'python "$SNAKERNEL_SCRIPTS"/export_best.py --task-folder {params.folder:q} --step {params.steps} '
+        "> {log:q} 2>&1"

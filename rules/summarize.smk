@@ -19,4 +19,4 @@ rule summarize:
     message:
         "summarising {RESULTS}"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/summarize.py --config {params.config} > {log} 2>&1'
+        'python "$SNAKERNEL_SCRIPTS"/summarize.py --config {params.config:q} > {log:q} 2>&1'

@@ -22,8 +22,8 @@ rule check_task:
     message:
         "{wildcards.task}: checking the definition and its workloads"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/check_task.py --config {params.config} --op-type {params.op_type} '
-        "--definition {params.definition} --out {params.folder} > {log} 2>&1"
+        'python "$SNAKERNEL_SCRIPTS"/check_task.py --config {params.config:q} --op-type {params.op_type:q} '
+        "--definition {params.definition:q} --out {params.folder:q} > {log:q} 2>&1"
 
 
 rule measure_reference:
@@ -61,5 +61,5 @@ rule measure_reference:
     message:
         "{wildcards.task}: measuring the reference"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/measure_reference.py --config {params.config} --task-folder {params.folder} '
-        "> {log} 2>&1"
+        'python "$SNAKERNEL_SCRIPTS"/measure_reference.py --config {params.config:q} --task-folder {params.folder:q} '
+        "> {log:q} 2>&1"

@@ -24,7 +24,10 @@ def main() -> None:
     print(
         f"The answer is now {aside}.\n"
         f"Ask again with: snakemake --forcerun {response}\n"
-        f"(and the configuration of the run). Later steps keep their answers, which were given to what this step was."
+        f"  with: --configfile {arguments.task_folder.parent}/config.yaml\n"
+        "Later steps keep their answers, which were given to what this step was: edits among them are applied to the\n"
+        "new kernel, and what does not fit is skipped, so their kernels, verdicts and best/ are made again. Copy\n"
+        "best/ first if you want to keep it."
     )
 
 

@@ -14,6 +14,7 @@ ENTRY = "run"
 
 _TAG = re.compile(r"<(\w+)((?:\s[^<>\n]*)?)>[ \t]*\n(.*?)\n?[ \t]*</\1>", re.DOTALL)
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\n`]*)$", re.MULTILINE)
+_EDIT_TAGS = re.compile(r"<((?:old_str|new_str|reasoning)_\d+)>.*?(?:</\1>|\Z)", re.DOTALL)
 _FIRST_CODE_LINE = re.compile(r"^(import |from \w|@|def |class |# |\"\"\"|''')")
 _CPP = re.compile(r"#include\s*[<\"]|__global__\s+void|\bTORCH_LIBRARY\b|PYBIND11_MODULE")
 
@@ -53,6 +54,7 @@ class Edits:
 
     edits: list[Edit] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
 
 
 def find_kernel(text: str) -> tuple[str | None, list[str]]:
@@ -97,16 +99,20 @@ def find_kernel(text: str) -> tuple[str | None, list[str]]:
 def find_edits(text: str) -> Edits:
     """The ``<old_str_i>``/``<new_str_i>`` pairs of an answer, in the order of their numbers."""
     found = Edits()
-    numbers = sorted({int(number) for number in re.findall(r"^[ \t]*<(?:old|new)_str_(\d+)>", text, re.MULTILINE)})
-    for number in numbers:
-        old, new = (_edit_part(text, f"{side}_str_{number}") for side in ("old", "new"))
-        if old is None or new is None:
-            side = "old" if old is None else "new"
+    numbers = [int(number) for number in re.findall(r"^[^\w\n]*<(?:old|new)_str_(\d+)>", text, re.MULTILINE)]
+    for number in sorted(set(numbers)):
+        olds, news = (_edit_parts(text, f"{side}_str_{number}") for side in ("old", "new"))
+        if not olds or not news:
+            side = "new" if olds else "old"
             found.unreadable.append(
                 f"edit {number} was skipped: it has no whole <{side}_str_{number}>...</{side}_str_{number}>"
             )
-        else:
-            found.edits.append(Edit(number, old, new))
+            continue
+        # Of two versions of one edit the later is the correction; two edits under one number are both meant.
+        versions = dict(zip(olds, news, strict=False))
+        if len(versions) < len(olds):
+            found.repeated.append(f"edit {number} stands there more than once; its last version was taken")
+        found.edits += [Edit(number, old, new) for old, new in versions.items()]
     return found
 
 
@@ -151,24 +157,31 @@ def extract(text: str, base_code: str | None, base: int | None, *, stop_reason: 
     warnings: list[str] = []
     if base_code is not None:
         found = find_edits(text)
-        warnings += found.unreadable
-        if found.edits:
-            code, applied, skipped = apply_edits(base_code, found.edits)
+        warnings += found.unreadable + found.repeated
+        code, applied, skipped = apply_edits(base_code, found.edits)
+        warnings += skipped
+        if applied:
             return code, Extraction(
-                kind="edits" if applied else "unchanged",
+                kind="edits",
                 base=base,
                 edits_applied=applied,
                 edits_skipped=len(skipped) + len(found.unreadable),
-                warnings=warnings + skipped,
+                warnings=warnings,
             )
+        # What stands in the edits' own tags is a piece of a kernel, never a whole one.
+        text = _EDIT_TAGS.sub("", text)
     code, more = find_kernel(text)
+    if base_code is not None and (code is None or not defines_entry(code)):
+        # A piece of a kernel must not take the place of a whole one that works.
+        code = None
+        more = [] if warnings else more or ["the answer holds neither an edit nor a whole kernel"]
     warnings += more
     if stop_reason in ("max_tokens", "length", "max_output_tokens", "refusal", "content_filter"):
         warnings.append(f"the answer ended with {stop_reason!r}")
     if code is not None:
         return code, Extraction(kind="kernel", warnings=warnings)
     if base_code is not None:
-        return base_code, Extraction(kind="unchanged", base=base, warnings=warnings)
+        return base_code, Extraction(kind="unchanged", base=base, edits_skipped=len(found.edits), warnings=warnings)
     return f"# No kernel: {'; '.join(warnings)}.\n", Extraction(kind="none", warnings=warnings)
 
 
@@ -190,9 +203,21 @@ def _fenced_blocks(text: str) -> tuple[list[str], bool]:
     """The contents of fenced blocks, in order, and whether the last one was never closed."""
     blocks: list[str] = []
     opened: re.Match[str] | None = None
-    for fence in _FENCE.finditer(text):
+    fences = list(_FENCE.finditer(text))
+    closed_at = 0
+    for index, fence in enumerate(fences):
+        if fence.start() < closed_at:
+            continue
         if opened is None:
             opened = fence
+            # A docstring may hold fences: the block ends at the first one that leaves whole Python with a ``run``.
+            ends = [one for one in fences[index + 1 :] if one[1].startswith(fence[1]) and not one[2].strip()]
+            whole = next((one for one in ends if defines_entry(text[fence.end() : one.start()])), None)
+            if whole is not None and not any(
+                _parses(text[fence.end() : one.start()]) for one in ends[: ends.index(whole)]
+            ):
+                blocks.append(_dedent(text[opened.end() : whole.start()].strip("\n"), opened))
+                opened, closed_at = None, whole.end()
         elif fence[1].startswith(opened[1]) and not fence[2].strip():
             blocks.append(_dedent(text[opened.end() : fence.start()].strip("\n"), opened))
             opened = None
@@ -251,16 +276,16 @@ def _without_prose(text: str) -> str | None:
     return None
 
 
-def _edit_part(text: str, tag: str) -> str | None:
-    match = re.search(rf"^[ \t]*<{tag}>(.*?)</{tag}>", text, re.DOTALL | re.MULTILINE)
-    if match is None:
-        return None
-    part = match[1]
-    if "\n" in part:
-        part = re.sub(r"^[ \t]*\n", "", part, count=1)
-        part = re.sub(r"\n[ \t]*$", "", part, count=1)
-    fenced = re.fullmatch(r"\s*(`{3,})[^\n`]*\n(.*?)\n?[ \t]*\1\s*", part, re.DOTALL)
-    return fenced[2] if fenced else part
+def _edit_parts(text: str, tag: str) -> list[str]:
+    """The contents of a tag, wherever it begins a line or follows another tag."""
+    parts = []
+    for part in re.findall(rf"(?:^[^\w\n]*|(?<=>))<{tag}>(.*?)</{tag}>", text, re.DOTALL | re.MULTILINE):
+        if "\n" in part:
+            part = re.sub(r"^[ \t]*\n", "", part, count=1)
+            part = re.sub(r"\n[ \t]*$", "", part, count=1)
+        fenced = re.fullmatch(r"\s*(`{3,})[^\n`]*\n(.*?)\n?[ \t]*\1\s*", part, re.DOTALL)
+        parts.append(fenced[2] if fenced else part)
+    return parts
 
 
 def _looks_like_python(code: str) -> bool:

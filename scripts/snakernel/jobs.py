@@ -18,5 +18,5 @@ def set_job_environment(scripts: Path) -> None:
     # The warm parent goes when this process does.
     os.environ.setdefault(RUN_PID, str(os.getpid()))
     folder = str(Path(sys.executable).parent)
-    if folder not in os.environ.get("PATH", "").split(os.pathsep):
+    if os.environ.get("PATH", "").split(os.pathsep)[0] != folder:
         os.environ["PATH"] = os.pathsep.join([folder, os.environ.get("PATH", os.defpath)])

@@ -124,6 +124,16 @@ def fill(template: str, config: Config, context: dict[str, Any]) -> str:
         raise UserError(f"template {template!r}: {error.message}") from None
 
 
+def check_templates(config: Config) -> None:
+    """Check the folder of the user's own templates, before a question is asked with others.
+
+    Raises:
+        UserError: it is missing, or holds none.
+    """
+    if config.prompts_path and not list(Path(config.prompts_path).glob("*.j2")):
+        raise UserError(f"prompts_path: {config.prompts_path!r} must be a folder with templates (*.md.j2), it has none")
+
+
 def template_files(config: Config) -> list[Path]:
     """The templates that prompts may be made of, for the code digest of the rule."""
     folders = [Path(folder) for folder in (TEMPLATES, config.prompts_path) if folder]

@@ -13,8 +13,14 @@ from snakernel.dataset import Task
 from snakernel.history import Step, step
 from snakernel.search import create_strategy
 
-STAGES = ("write_prompt", "propose", "extract_kernel", "evaluate", "select_best")
-"""The rules of a step, in their order: their logs tell where a task stopped."""
+STAGES = {
+    "write_prompt": "prompt.md",
+    "propose": "response.json",
+    "extract_kernel": "kernel.py",
+    "evaluate": "evaluation.json",
+    "select_best": "best.json",
+}
+"""The rules of a step, in their order, and what each makes: their logs tell where a task stopped."""
 
 
 class Model(BaseModel):
@@ -110,7 +116,8 @@ def summarize_task(config: Config, task: Task) -> TaskSummary:
     done: list[Step] = []
     for number in range(1, planned + 1):
         one = step(folder, number)
-        if not (one.folder / "best.json").exists():
+        # An evaluation that is being made again is not there, while the state after it is still.
+        if not all((one.folder / name).exists() for name in ("best.json", "evaluation.json")):
             break
         done.append(one)
     answered = [step(folder, number) for number in range(1, planned + 1)]
@@ -147,12 +154,17 @@ def summarize_task(config: Config, task: Task) -> TaskSummary:
 def why_failed(config: Config, task: Task, number: int) -> str | None:
     """What the log of the job says that a task did not get past; None where no log tells of a fault."""
     logs = config.results / "logs" / task.name
+    folder = config.results / task.name
     candidates = [
-        *(("check_task", logs / "check_task.log"), ("measure_reference", logs / "measure_reference.log")),
-        *((stage, logs / f"step_{number}" / f"{stage}.log") for stage in STAGES),
+        ("check_task", logs / "check_task.log", folder / "definition.json"),
+        ("measure_reference", logs / "measure_reference.log", folder / "reference" / "reference.json"),
+        *(
+            (stage, logs / f"step_{number}" / f"{stage}.log", step(folder, number).folder / output)
+            for stage, output in STAGES.items()
+        ),
     ]
-    for stage, log in candidates:
-        if not log.exists():
+    for stage, log, output in candidates:
+        if output.exists() or not log.exists():
             continue
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         told = next((line for line in reversed(lines) if line.startswith("error: ")), None)
@@ -211,10 +223,12 @@ def print_summary(summary: Summary, results: Path) -> None:
         if row.reason:
             console.print(f"{row.task}: {row.status}: {row.reason}", soft_wrap=True)
     devices = sorted({row.device for row in summary.tasks if row.device})
+    whole = all(row.status in ("done", "stopped") for row in summary.tasks)
+    where = f"Details: {results}/summary.csv" if whole else "summary.csv is written when all tasks are done"
     cost = "cost unknown" if summary.cost_usd is None else f"cost ${summary.cost_usd:.2f}"
     console.print(
         f"Correct count {summary.correct_count}, total count {summary.total_count}, accuracy {summary.accuracy:.3g}, "
         f"sum of speedups {summary.sum_speedup:.3g}, average speedup {summary.average_speedup:.3g}, {cost}; "
-        f"measured on {', '.join(devices) or 'nothing yet'}. Details: {results}/summary.csv",
+        f"measured on {', '.join(devices) or 'nothing yet'}. {where}",
         soft_wrap=True,
     )

@@ -145,7 +145,7 @@ def test_an_edit_is_skipped_with_its_reason(old: str, reason: str) -> None:
 
 
 def test_an_unreadable_edit_is_told_and_the_others_are_applied() -> None:
-    answer = "<old_str_1>\na\n</old_str_1>\n" + EDIT.replace("_1>", "_2>")
+    answer = "<old_str_1>\na\n</old_str_1>\n" + EDIT.replace("_2>", "_3>").replace("_1>", "_2>")
     code, extraction = extract(answer, "BLOCK = 64\n", 4)
     assert code == "BLOCK = 128\n"
     assert extraction.kind == "edits"
@@ -167,6 +167,44 @@ def test_an_answer_of_no_use_leaves_the_kernel_unchanged() -> None:
     code, extraction = extract("I would change nothing.", KERNEL, 2)
     assert (code, extraction.kind, extraction.base) == (KERNEL, "unchanged", 2)
     assert extraction.warnings == ["the answer holds no code"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "<old_str_1>\ndef run(x):\n    return torch.relu(x)\n</old_str_1>\n<new_str_1>\ndef run(x):\n    return 1 +",
+        "```python\ndef helper(x):\n    return x\n```\nuse this helper",
+        "<old_str_1>\nzzz\n</old_str_1>\n<new_str_1>\ndef run(x):\n    return 1\n</new_str_1>",
+    ],
+    ids=["cut inside an edit", "a helper alone", "an edit that does not fit"],
+)
+def test_a_piece_never_takes_the_place_of_a_whole_kernel(answer: str) -> None:
+    code, extraction = extract(answer, KERNEL, 2)
+    assert (code, extraction.kind) == (KERNEL, "unchanged")
+    assert extraction.warnings
+
+
+def test_a_whole_kernel_beside_edits_that_do_not_fit_is_taken() -> None:
+    answer = f"<old_str_1>\nzzz\n</old_str_1>\n<new_str_1>\ny\n</new_str_1>\nThe whole file:\n```python\n{KERNEL}```"
+    code, extraction = extract(answer, DRAFT, 1)
+    assert (code, extraction.kind) == (KERNEL, "kernel")
+
+
+def test_a_corrected_edit_replaces_its_draft() -> None:
+    edit = "<old_str_1>\na = 1\n</old_str_1>\n<new_str_1>\na = {}\n</new_str_1>\n"
+    code, extraction = extract(edit.format(2) + "Wait, corrected:\n" + edit.format(3), "a = 1\n", 1)
+    assert code == "a = 3\n"
+    assert extraction.warnings == ["edit 1 stands there more than once; its last version was taken"]
+
+
+def test_tags_in_a_list_and_on_one_line_are_read() -> None:
+    answer = "1. <old_str_1>a = 1</old_str_1><new_str_1>a = 2</new_str_1>"
+    assert find_edits(answer.replace("1. ", "- ")).edits == [Edit(1, "a = 1", "a = 2")]
+
+
+def test_fences_in_a_docstring_do_not_end_a_kernel() -> None:
+    kernel = KERNEL.replace("    return", '    """Doc.\n\n    ```\n    run(x)\n    ```\n    """\n    return')
+    assert find_kernel(f"Text.\n```python\n{kernel}```\nMore.")[0] == kernel
 
 
 def test_real_transcripts(real_data: Path) -> None:

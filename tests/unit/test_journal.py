@@ -79,6 +79,17 @@ def test_nothing_to_set_aside(tmp_path: Path) -> None:
         Journal(tmp_path, "task", 3).set_aside()
 
 
+def test_an_answer_that_was_whole_when_its_process_was_killed_is_taken(tmp_path: Path) -> None:
+    """Killed between the writing and the renaming; and, beside it, one that was killed while writing."""
+    draw(tmp_path, tmp_path / "ledger")
+    entry = tmp_path / "answers" / "task" / "3.json"
+    (entry.parent / ".3.json.half.tmp").write_text(entry.read_text()[:50])
+    entry.rename(entry.parent / ".3.json.whole.tmp")
+    assert draw(tmp_path, tmp_path / "ledger") == "answer 1"
+    assert (tmp_path / "ledger").read_text() == "asked\n"
+    assert not list(entry.parent.glob("*.tmp"))
+
+
 def test_a_damaged_entry_is_named_and_nobody_is_asked(tmp_path: Path) -> None:
     draw(tmp_path, tmp_path / "ledger")
     entry = tmp_path / "answers" / "task" / "3.json"

@@ -121,7 +121,7 @@ def test_a_kernel_for_cuda_only_runs_its_triton_code_here(judged) -> None:
         (honest_but("y = y * float('nan')"), Status.INCORRECT_NUMERICAL, True, "are wrong: output[0, 0] is nan"),
         (honest_but("y = y[:, :128]"), Status.INCORRECT_SHAPE, True, "has shape [1, 128], expected [1, 256]"),
         (honest_but("y = y.float()"), Status.INCORRECT_DTYPE, True, "is torch.float32, expected torch.bfloat16"),
-        (honest_but("y = (y, y)"), Status.RUNTIME_ERROR, True, "run returned 2 outputs, the definition has 1"),
+        (honest_but("y = (y, y)"), Status.RUNTIME_ERROR, True, "2 elements but 1 outputs expected"),
         (honest_but("y = None"), Status.RUNTIME_ERROR, True, "run returned NoneType"),
         (honest_but("y = 'text'"), Status.RUNTIME_ERROR, True, "run returned str"),
         (honest_but("raise ValueError('on purpose')"), Status.RUNTIME_ERROR, True, "ValueError: on purpose"),
@@ -143,7 +143,7 @@ def test_a_kernel_for_cuda_only_runs_its_triton_code_here(judged) -> None:
             ),
             Status.RUNTIME_ERROR,
             True,
-            "the kernel's process",
+            "gave an answer that cannot be read",
         ),
     ],
 )
@@ -204,6 +204,65 @@ def test_no_key_and_no_file_of_the_judge_is_in_reach(judged, monkeypatch: pytest
     evaluation = judged(honest_but(body))
     assert evaluation.correct
     assert "tensors 0" in evaluation.log
+
+
+SAY = """
+import os
+import stat
+import struct
+
+
+def say(data, size=None):
+    for fd in range(3, 64):
+        try:
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                os.write(fd, struct.pack("!i", len(data) if size is None else size) + data)
+        except OSError:
+            pass
+
+"""
+TIMES = "from snakernel.evaluation import candidate\ncandidate.time_calls = lambda *a, **k: ({}, [])\n"
+LIES = {
+    "half of a message": (SAY, "say(b'{', 100); import time; time.sleep(100)", Status.TIMEOUT, "not done after"),
+    "a huge message": (SAY, "say(b'', 2**31 - 1)", Status.RUNTIME_ERROR, "cannot be read"),
+    "no JSON": (SAY, "say(b'\\xff{{')", Status.RUNTIME_ERROR, "cannot be read"),
+    "deep JSON": (SAY, "say(b'[' * 100000)", Status.RUNTIME_ERROR, "cannot be read"),
+    "a list": (SAY, "say(b'[]')", Status.RUNTIME_ERROR, "cannot be read"),
+    "outputs that are none": (SAY, 'say(b\'{"outputs": 7, "written": []}\')', Status.RUNTIME_ERROR, "cannot be read"),
+    "an output that is a text": (
+        SAY,
+        'say(b\'{"several": false, "written": [], "outputs": [{"scalar": "x"}]}\')',
+        Status.RUNTIME_ERROR,
+        "cannot be read",
+    ),
+    "an output that is kept back": (
+        SAY,
+        'say(b\'{"several": false, "written": [], "outputs": '
+        '[{"dtype": "bfloat16", "shape": [1, 256], "offset": null}]}\')',
+        Status.RUNTIME_ERROR,
+        "cannot be read",
+    ),
+    "no times": (TIMES.format("[]"), "pass", Status.RUNTIME_ERROR, "cannot be read"),
+    "times that are texts": (TIMES.format("['x']"), "pass", Status.RUNTIME_ERROR, "cannot be read"),
+    "a time that is not a number": (TIMES.format("[float('nan')] * 3"), "pass", Status.RUNTIME_ERROR, "cannot be read"),
+    "an endless time": (TIMES.format("[float('inf')] * 3"), "pass", Status.RUNTIME_ERROR, "cannot be read"),
+    "no time at all": (TIMES.format("[0.0] * 3"), "pass", Status.RUNTIME_ERROR, "cannot be read"),
+    "an error that cannot be written": ("", "raise ValueError('\\ud800')", Status.RUNTIME_ERROR, "ValueError: ?"),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_candidate_that_lies_to_the_judge_gets_a_verdict(judged, name: str) -> None:
+    head, body, status, told = LIES[name]
+    evaluation = judged(honest_but(body, head), eval_timeout_s=2)
+    assert (evaluation.status, evaluation.correct) == (status, False), evaluation.error
+    assert told in evaluation.error
+    Evaluation.model_validate_json(evaluation.model_dump_json())
+
+
+def test_defaults_do_not_make_a_kernel_destination_passing(judged) -> None:
+    kernel = HONEST.replace("def run(hidden_states, weight):", "def run(hidden_states, weight, eps=1e-6):")
+    assert "expected 2 parameters, but got 3" in judged(kernel).error
 
 
 CHEATS = {

@@ -125,15 +125,14 @@ def test_many_verdicts_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     try:
         bench = Bench(tmp_path).prepare()
+        (parent,) = bench.parents()
 
         def measure() -> tuple[int, int, list[str]]:
-            (parent,) = bench.parents()
             wait_for(lambda: not parent.children())
             return parent.num_fds(), len(parent.children()), sorted(path.name for path in temporary.iterdir())
 
         for _ in range(5):
             bench.judge()
-        (parent,) = bench.parents()
         first, memory = measure(), parent.memory_info().rss
         assert first[2] == [f"snakernel-{os.getuid()}"]
         for _ in range(24):
@@ -161,3 +160,37 @@ def test_no_key_reaches_a_kernel(tmp_path: Path, warm_parent: bool) -> None:
     assert evaluation.correct
     assert "begin" in evaluation.log and "PATH" in evaluation.log
     assert "not-for-kernels" not in (bench.folder / "evaluation.json").read_text()
+
+
+THIEF = """
+import json
+import socket
+import sys
+
+frame, request = sys._getframe(), None
+while frame is not None:
+    request = request or frame.f_locals.get("request")
+    frame = frame.f_back
+print("stole", request is not None and "token" in request)
+path = sys.argv[sys.argv.index("--socket") + 1]
+with socket.socket(socket.AF_UNIX) as caller:
+    caller.settimeout(10)
+    caller.connect(path)
+    arguments = {**request["arguments"], "out": request["arguments"]["out"] + ".forged"}
+    message = json.dumps({**request, "action": "evaluate", "arguments": arguments}).encode()
+    try:
+        socket.send_fds(caller, [message + b"\\n"], [1, 2])
+        print("answer", len(caller.recv(100)))
+    except OSError as error:
+        print("answer 0", error)
+
+"""
+
+
+def test_a_kernel_that_steals_the_token_is_not_served(bench: Bench) -> None:
+    """It is a fork, so what its judge was asked is in its memory; and a socket is no file to the sandbox."""
+    (bench.folder / "thief.py").write_text(THIEF + (bench.folder / "kernel.py").read_text())
+    evaluation = bench.judge(kernel="thief.py")
+    assert "stole True" in evaluation.log
+    assert "answer 0" in evaluation.log
+    assert not (bench.folder / "evaluation.json.forged").exists()

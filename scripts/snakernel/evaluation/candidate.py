@@ -11,17 +11,22 @@ import contextlib
 import ctypes
 import json
 import mmap
+import multiprocessing
 import os
+import pickle
 import resource
 import select
 import signal
 import socket
+import struct
 import sys
 import tempfile
 import threading
 import time
 import traceback
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +56,13 @@ class CandidateDied(Exception):
 
 class CandidateTimeout(CandidateDied):
     """The candidate did not answer in time, and was killed."""
+
+
+@dataclass
+class Allowance:
+    """Seconds that a candidate's process may still take; what the judge computes meanwhile is not counted."""
+
+    seconds: float
 
 
 class Candidate:
@@ -92,7 +104,9 @@ class Candidate:
         if self.pid == 0:
             try:
                 _confine(theirs.fileno(), log_in, parent, sandbox)
-                _serve(Connection(theirs.detach()), definition, solution, workloads, kind, dataset, self._shared)
+                connection = Connection(theirs.detach())
+                connection.send_bytes(b"{}")
+                _serve(connection, definition, solution, workloads, kind, dataset, self._shared)
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -103,9 +117,18 @@ class Candidate:
         theirs.close()
         os.close(log_in)
         self._connection = Connection(ours.detach())
+        os.set_blocking(self._connection.fileno(), False)
         self._pidfd = os.pidfd_open(self.pid)
         self._exit: str | None = None
         self._log = _Log(log_out)
+        # It inherited this process's key for multiprocessing's own servers: it shall open none of them.
+        multiprocessing.current_process().authkey = os.urandom(32)
+        try:
+            self._receive(time.monotonic() + 60)
+        except (CandidateDied, EOFError, OSError):
+            # No kernel was near yet: this is a fault of ours or of the machine, and no verdict.
+            log = self.close()
+            raise RuntimeError(f"the candidate's process could not be set up: {log.strip()[-2000:]}") from None
 
     def share_buffer(self) -> None:
         """Make the buffer that outputs come back in; on CUDA this process must have started CUDA."""
@@ -114,16 +137,14 @@ class Candidate:
         if self._shared is not None:
             self._buffer = torch.frombuffer(self._shared, dtype=torch.uint8)
             return
-        from multiprocessing.reduction import ForkingPickler
-
         import torch.multiprocessing  # noqa: F401  (teaches ForkingPickler to share CUDA memory)
 
         # 32 MB or more is a block of its own in torch's allocator: the candidate gets no other tensor's memory with it.
         self._buffer = torch.empty(max(self.buffer_bytes, 32 * 2**20), dtype=torch.uint8, device="cuda")
-        self.request("buffer", bytes(ForkingPickler.dumps(self._buffer)), deadline=time.monotonic() + 60)
+        self.request("buffer", bytes(ForkingPickler.dumps(self._buffer)), allowance=Allowance(60))
 
-    def request(self, command: str, *arguments: Any, deadline: float) -> dict[str, Any]:
-        """Send a command and wait for its answer until ``deadline`` (time.monotonic()).
+    def request(self, command: str, *arguments: Any, allowance: Allowance) -> dict[str, Any]:
+        """Send a command and wait for its answer; the time that takes goes off the allowance.
 
         Raises:
             CandidateError: the kernel raised; the text is its traceback.
@@ -132,13 +153,16 @@ class Candidate:
         """
         if self._exit is not None:
             raise CandidateDied(self._exit)
+        begun = time.monotonic()
         try:
-            self._connection.send((command, *arguments))
-            answer = self._receive(deadline)
+            self._send((command, *arguments), begun + allowance.seconds)
+            answer = self._receive(begun + allowance.seconds)
         except (EOFError, OSError):
             raise self._end() from None
+        finally:
+            allowance.seconds -= time.monotonic() - begun
         if "error" in answer:
-            raise CandidateError(str(answer["error"])[:ERROR_CHARS])
+            raise CandidateError(writable(str(answer["error"])[:ERROR_CHARS]))
         return answer
 
     def outputs(self, answer: dict[str, Any]) -> Any:
@@ -153,23 +177,32 @@ class Candidate:
         try:
             for one in answer["outputs"]:
                 if "scalar" in one:
+                    if not isinstance(one["scalar"], (bool, int, float)):
+                        raise ValueError("scalar")
                     found.append(one["scalar"])
                     continue
                 dtype, shape = getattr(torch, one["dtype"]), [int(size) for size in one["shape"]]
                 if not isinstance(dtype, torch.dtype):
                     raise ValueError(one["dtype"])
                 offset = one["offset"]
+                size = torch.Size(shape).numel() * dtype.itemsize
                 if offset is None:
+                    if size <= self.buffer_bytes:
+                        raise ValueError("an output that fits was kept back")
                     found.append(torch.empty(shape, dtype=dtype, device="meta"))
                     continue
-                size = torch.Size(shape).numel() * dtype.itemsize
                 if offset < 0 or offset + size > self._buffer.numel():
                     raise ValueError(offset)
                 found.append(self._buffer[offset : offset + size].clone().view(dtype).reshape(shape))
             return found if answer["several"] else found[0]
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):
-            self.kill()
-            raise CandidateDied("the candidate's process gave an answer that cannot be read") from None
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError):
+            raise self.unreadable() from None
+
+    def unreadable(self) -> CandidateDied:
+        """End a process whose answers make no sense: whatever it says next would make none either."""
+        self.kill()
+        self._exit = "the candidate's process gave an answer that cannot be read"
+        return CandidateDied(self._exit)
 
     def kill(self) -> None:
         """Kill the process, its group, and whatever it started and left behind."""
@@ -186,11 +219,15 @@ class Candidate:
                 child.kill()
         if self._exit is None:
             self._exit = self._reap()
-        # A daemon that the candidate forked away has this process as its new parent (subreaper).
-        for orphan in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                orphan.kill()
-                orphan.wait(1)
+        # What the candidate forked away has this process as its new parent (subreaper); one may fork while others die.
+        for _ in range(50):
+            orphans = psutil.Process().children(recursive=True)
+            if not orphans:
+                break
+            for orphan in orphans:
+                with contextlib.suppress(psutil.Error):
+                    orphan.kill()
+            psutil.wait_procs(orphans, 1)
 
     def close(self) -> str:
         """End the process and return what it printed: the head and the tail of it."""
@@ -200,22 +237,53 @@ class Candidate:
         os.close(self._pidfd)
         return self._log.text()
 
+    def _send(self, message: Any, deadline: float) -> None:
+        """Send a pickled command in Connection's framing, without ever waiting for longer than the deadline."""
+        payload = pickle.dumps(message)
+        left = memoryview(struct.pack("!i", len(payload)) + payload)
+        while left:
+            self._wait(select.POLLOUT, deadline)
+            with contextlib.suppress(BlockingIOError):
+                left = left[os.write(self._connection.fileno(), left) :]
+
     def _receive(self, deadline: float) -> dict[str, Any]:
+        """One answer in Connection's framing; a process that sends half of one is not waited for any longer."""
+        (size,) = struct.unpack("!i", self._read(4, deadline))
+        if not 0 <= size <= MESSAGE_BYTES:
+            raise self.unreadable()
+        try:
+            answer = json.loads(self._read(size, deadline))
+        except (ValueError, RecursionError):
+            raise self.unreadable() from None
+        if not isinstance(answer, dict):
+            raise self.unreadable()
+        return answer
+
+    def _read(self, size: int, deadline: float) -> bytes:
+        data = b""
+        while len(data) < size:
+            self._wait(select.POLLIN, deadline)
+            try:
+                chunk = os.read(self._connection.fileno(), size - len(data))
+            except BlockingIOError:
+                continue
+            if not chunk:
+                raise EOFError
+            data += chunk
+        return data
+
+    def _wait(self, event: int, deadline: float) -> None:
+        """Wait until the connection is ready; the process may end, or take too long."""
         poller = select.poll()
-        poller.register(self._connection.fileno(), select.POLLIN)
+        poller.register(self._connection.fileno(), event)
         poller.register(self._pidfd, select.POLLIN)
-        remaining = max(0.0, deadline - time.monotonic())
-        ready = dict(poller.poll(remaining * 1e3))
+        ready = dict(poller.poll(max(0.0, deadline - time.monotonic()) * 1e3))
         if not ready:
             self.kill()
             self._exit = "no answer in time"
             raise CandidateTimeout(self._exit)
         if self._connection.fileno() not in ready:
             raise EOFError
-        answer = json.loads(self._connection.recv_bytes(MESSAGE_BYTES))
-        if not isinstance(answer, dict):
-            raise EOFError
-        return answer
 
     def _end(self) -> CandidateDied:
         # Its end of the connection closes a moment before the process is gone: let it say how it ended.
@@ -305,8 +373,6 @@ def _serve(
     shared: mmap.mmap | None,
 ) -> None:
     """In the child: answer commands until the judge goes away."""
-    import pickle
-
     import torch
 
     buffer = torch.frombuffer(shared, dtype=torch.uint8) if shared is not None else None
@@ -344,12 +410,17 @@ def _serve(
             return {}
         if command in ("run", "rerun", "call"):
             if command == "call":
-                values = pickle.loads(arguments[0])
+                values = unpack_inputs(arguments[0])
             else:
                 index, seed = arguments
                 values = drawing.draw_inputs(definition, workloads[index], seed, kind, dataset)
             if command == "rerun":
                 values = _overwrite(timed[0], values)
+            elif timed:
+                # The judge needs the device's memory too.
+                timed = []
+                if kind == "cuda":
+                    torch.cuda.empty_cache()
             tensors = {
                 name: value
                 for name, value in zip(definition.inputs, values, strict=True)
@@ -383,6 +454,46 @@ def _serve(
             text = f"{type(error).__name__}: {error}" if command[0] == "build" else _own_traceback()
             reply = {"error": text[-ERROR_CHARS:]}
         connection.send_bytes(json.dumps(reply).encode())
+
+
+def writable(text: str) -> str:
+    """Text that JSON files can hold: a lone surrogate cannot be encoded."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def pack_inputs(values: list[Any]) -> bytes:
+    """Inputs that the evaluator made itself, for the candidate's process.
+
+    On the CPU as bytes: torch's way to share CPU tensors opens a server in the judge, to which the candidate would have
+    the key.
+    """
+    import torch
+    import torch.multiprocessing  # noqa: F401  (teaches ForkingPickler to share CUDA memory)
+
+    packed = []
+    for value in values:
+        if isinstance(value, torch.Tensor) and not value.is_cuda:
+            data = drawing.tensor_bytes(value).numpy().tobytes()
+            packed.append(("cpu", str(value.dtype).removeprefix("torch."), list(value.shape), data))
+        else:
+            packed.append(("as it is", value))
+    return bytes(ForkingPickler.dumps(packed))
+
+
+def unpack_inputs(packed: bytes) -> list[Any]:
+    """The inputs of :func:`pack_inputs`; only ever called on what the judge packed."""
+    import torch
+
+    values = []
+    for kind, *rest in pickle.loads(packed):
+        if kind == "cpu":
+            dtype, shape, data = rest
+            values.append(
+                torch.frombuffer(bytearray(data), dtype=torch.uint8).view(getattr(torch, dtype)).reshape(shape)
+            )
+        else:
+            values.append(rest[0])
+    return values
 
 
 def _overwrite(old: list[Any], new: list[Any]) -> list[Any]:

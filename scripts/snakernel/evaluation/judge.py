@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import re
 import shutil
 import tempfile
@@ -21,7 +22,15 @@ from flashinfer_bench.data import Definition, Workload
 from snakernel.errors import UserError
 from snakernel.evaluation import devices, timing
 from snakernel.evaluation import inputs as drawing
-from snakernel.evaluation.candidate import Candidate, CandidateDied, CandidateError, CandidateTimeout
+from snakernel.evaluation.candidate import (
+    Allowance,
+    Candidate,
+    CandidateDied,
+    CandidateError,
+    CandidateTimeout,
+    pack_inputs,
+    writable,
+)
 from snakernel.evaluation.reference import definition_hash, read_expected
 from snakernel.evaluation.sandbox import Sandbox
 from snakernel.evaluation.solution import kernel_sha256, make_solution
@@ -68,8 +77,8 @@ class RemoteRunnable:
     It is value-returning here whatever the kernel's own style is.
     """
 
-    def __init__(self, candidate: Candidate, definition: Definition, deadline: float):
-        self.candidate, self.deadline = candidate, deadline
+    def __init__(self, candidate: Candidate, definition: Definition, allowance: Allowance):
+        self.candidate, self.allowance = candidate, allowance
         self.metadata = RunnableMetadata(
             build_type="remote",
             definition_name=definition.name,
@@ -89,18 +98,17 @@ class RemoteRunnable:
             if len(inputs) == 1 and isinstance(inputs[0], RemoteDraw):
                 draw = inputs[0]
                 command = "rerun" if draw.after_timing else "run"
-                answer = self.candidate.request(command, draw.workload, draw.seed, deadline=self.deadline)
+                answer = self.candidate.request(command, draw.workload, draw.seed, allowance=self.allowance)
             else:
-                from multiprocessing.reduction import ForkingPickler
-
-                import torch.multiprocessing  # noqa: F401
-
-                packed = bytes(ForkingPickler.dumps(list(inputs)))
-                answer = self.candidate.request("call", packed, deadline=self.deadline)
-            for one in answer.get("outputs", []):
-                if one.get("type", "Tensor") not in ("Tensor", "Parameter"):
-                    raise CandidateError(f"run returned a {one['type']}, not a plain torch.Tensor")
-            self.written = [str(name) for name in answer.get("written", [])]
+                answer = self.candidate.request("call", pack_inputs(list(inputs)), allowance=self.allowance)
+            try:
+                kinds = [str(one.get("type", "Tensor")) for one in answer["outputs"]]
+                self.written = [writable(str(name)) for name in answer["written"]]
+            except (LookupError, TypeError, AttributeError):
+                raise self.candidate.unreadable() from None
+            for kind in kinds:
+                if kind not in ("Tensor", "Parameter"):
+                    raise CandidateError(f"run returned a {writable(kind)}, not a plain torch.Tensor")
             self.last = self.candidate.outputs(answer)
         except (CandidateError, CandidateDied) as error:
             self.failure = error
@@ -214,27 +222,31 @@ def _judge_workloads(
     """The results, and, where there was nothing to run, the status and error of the whole kernel."""
     try:
         with clock.part("build"):
-            candidate.request("build", deadline=time.monotonic() + settings.eval_timeout_s)
+            candidate.request("build", allowance=Allowance(settings.eval_timeout_s))
     except CandidateTimeout:
         return [], (Status.TIMEOUT, f"importing the kernel took more than {settings.eval_timeout_s:g} s")
     except (CandidateError, CandidateDied) as error:
         return [], (Status.COMPILE_ERROR, str(error))
-    with clock.part("start"):
-        candidate.share_buffer()
+    try:
+        with clock.part("start"):
+            candidate.share_buffer()
+    except (CandidateError, CandidateDied) as error:
+        # A kernel that breaks the device while it is imported.
+        return [], (Status.RUNTIME_ERROR, str(error))
     results: list[WorkloadResult] = []
     for index, (workload, record) in enumerate(zip(workloads, reference.workloads, strict=True)):
         result = WorkloadResult(
             uuid=workload.uuid, axes=workload.axes, status=Status.NOT_RUN, reference_ms=record.latency.median_ms
         )
         results.append(result)
-        deadline = time.monotonic() + settings.eval_timeout_s
-        remote = RemoteRunnable(candidate, definition, deadline)
+        allowance = Allowance(settings.eval_timeout_s)
+        remote = RemoteRunnable(candidate, definition, allowance)
         try:
             with clock.part("check"):
                 _check(remote, result, definition, workload, index, record, reference_folder, settings, kind, dataset)
             if result.status is Status.PASSED:
                 with clock.part("time"):
-                    _time(candidate, result, workload, index, settings, deadline)
+                    _time(candidate, result, workload, index, settings, allowance)
                 with clock.part("check"):
                     _check(
                         *(remote, result, definition, workload, index, record, reference_folder, settings, kind),
@@ -246,6 +258,11 @@ def _judge_workloads(
             result.error = f"not done after {settings.eval_timeout_s:g} s"
         except (CandidateError, CandidateDied) as error:
             result.status, result.error = Status.RUNTIME_ERROR, str(error)
+        except torch.OutOfMemoryError as error:
+            result.status = Status.RUNTIME_ERROR
+            result.error = f"the kernel leaves no device memory to check its outputs: {error}"
+        if result.status is not Status.PASSED:
+            result.latency = result.speedup = None
         if isinstance(remote.failure, CandidateDied) or result.status in (Status.TIMEOUT, Status.RUNTIME_ERROR):
             # The process is gone, or its device may be in any state: nothing that it says of the rest would count.
             results += [
@@ -311,7 +328,12 @@ def _check(
             result.max_absolute_error, result.max_relative_error = absolute, relative
         if refusal is not None:
             result.status = Status(refusal.status.value)
-            result.error = _mismatch(definition, remote.last, expected, config) or quiet.getvalue().strip()[-2000:]
+            # The evaluator prints a message, or a traceback through our own code: its last line is the message.
+            told = writable(quiet.getvalue().strip().rpartition("\n")[2][-2000:])
+            if result.status is Status.RUNTIME_ERROR or _needs_inputs(evaluator):
+                result.error = told
+            else:
+                result.error = _mismatch(definition, remote.last, expected, config) or told
             if after_timing:
                 result.status = Status.REJECTED
                 result.error = (
@@ -331,16 +353,28 @@ def _check(
 
 
 def _time(
-    candidate: Candidate, result: WorkloadResult, workload: Workload, index: int, settings: Settings, deadline: float
+    candidate: Candidate,
+    result: WorkloadResult,
+    workload: Workload,
+    index: int,
+    settings: Settings,
+    allowance: Allowance,
 ) -> None:
     """Time a workload that passed, on draws that it has not been checked on."""
     seeds = [drawing.draw_seed(settings.seed, workload, 1000 + number) for number in range(settings.num_trials)]
     answer = candidate.request(
-        "time", index, seeds, settings.warmup_runs, settings.iterations, settings.timing_budget_s, deadline=deadline
+        "time", index, seeds, settings.warmup_runs, settings.iterations, settings.timing_budget_s, allowance=allowance
     )
-    calls, host = ([float(value) for value in answer.get(key, [])] for key in ("calls_ms", "host_ms"))
-    if not calls or min(calls) <= 0:
-        raise CandidateDied("the candidate's process gave no usable times")
+    try:
+        calls, host = ([float(value) for value in answer[key]] for key in ("calls_ms", "host_ms"))
+    except (LookupError, TypeError, ValueError, OverflowError):
+        raise candidate.unreadable() from None
+    if (
+        not calls
+        or not all(0 < value < math.inf for value in calls)
+        or not all(0 <= value < math.inf for value in host)
+    ):
+        raise candidate.unreadable()
     result.latency = Latency.of(calls, host)
     if result.reference_ms is not None:
         result.speedup = result.reference_ms / result.latency.median_ms

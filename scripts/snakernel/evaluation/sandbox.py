@@ -5,6 +5,7 @@ Landlock does it without privileges; where the kernel has none, the verdict says
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pwd
@@ -35,6 +36,7 @@ _ETC = (
 _NEVER_WHOLE = {"dev", "etc", "home", "lost+found", "media", "mnt", "proc", "root", "run", "srv", "sys", "tmp", "var"}
 """Folders of / that are not readable as a whole: they hold what belongs to users, or have rules of their own."""
 CLONE_NEWNET = 0x40000000
+PR_SET_NO_NEW_PRIVS = 38
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class Sandbox:
             hidden: folders that it must not see, whatever they lie in.
         """
         hidden = [path.resolve() for path in hidden]
-        hidden.append(Path(pwd.getpwuid(os.getuid()).pw_dir).resolve())
+        with contextlib.suppress(KeyError):  # a user without an entry, as in containers
+            hidden.append(Path(pwd.getpwuid(os.getuid()).pw_dir).resolve())
         whole = [
             path
             for path in Path("/").iterdir()
@@ -74,7 +77,7 @@ class Sandbox:
         readable = [*whole, *map(Path, named), package, dataset, *etc, Path("/proc"), Path("/sys")]
         return cls(
             scratch=scratch,
-            readable=sorted({path for path in readable if path.exists()}),
+            readable=sorted({path for path in readable if os.path.exists(path)}),
             abi=landlockpy.abi_version(),
             no_network=os.geteuid() == 0 and _may_unshare(),
         )
@@ -88,6 +91,7 @@ class Sandbox:
         libc = ctypes.CDLL(None, use_errno=True)
         if self.no_network and libc.unshare(CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "unshare")
+        libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # or a program that root starts would have them all again
         _drop_capabilities(libc)
         if not self.abi:
             return
@@ -110,7 +114,10 @@ class Sandbox:
         if self.no_network:
             told.append("no network (namespace)")
         if not self.abi:
-            return [*told, "this kernel has no Landlock: files are not protected"]
+            return [
+                *told,
+                "this kernel has no Landlock: files, signals and the memory of other processes are not protected",
+            ]
         told.append(f"Landlock ABI {self.abi}: writes to its own folder only, reads no home, no results, no /tmp")
         if self.abi >= 4 and not self.no_network:
             told.append("no TCP (Landlock)")
@@ -123,7 +130,8 @@ def remove_shared_memory(pid: int) -> None:
     """Remove what CUDA and torch leave in /dev/shm for a process that was killed."""
     for pattern in (f"cuda.shm.*.{pid:x}.*", f"torch_{pid}_*"):
         for path in Path("/dev/shm").glob(pattern):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another user's, of a process that had the same number
+                path.unlink()
 
 
 def _may_unshare() -> bool:

@@ -66,7 +66,7 @@ def solution_fields(
 
 
 def _parameters(code: str) -> int | None:
-    """How many parameters the last top-level ``run`` takes; None where that cannot be read off."""
+    """How many parameters the last top-level ``run`` must be given; None where that cannot be read off."""
     try:
         body = ast.parse(code).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -75,4 +75,4 @@ def _parameters(code: str) -> int | None:
     if not runs or runs[-1].args.vararg:
         return None
     arguments = runs[-1].args
-    return len(arguments.posonlyargs) + len(arguments.args) + len(arguments.kwonlyargs)
+    return len(arguments.posonlyargs) + len(arguments.args) - len(arguments.defaults)

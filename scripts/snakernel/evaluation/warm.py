@@ -105,8 +105,12 @@ def call(
     if connection is None:
         return None
     with connection:
+        try:
+            token = parent.token.read_text()
+        except OSError:
+            return None  # it is just leaving
         request = {
-            "token": parent.token.read_text(),
+            "token": token,
             "action": action,
             "arguments": arguments,
             "folder": os.getcwd(),
@@ -241,7 +245,7 @@ class Server:
                     # The caller is gone, or says what callers never say: nobody waits for this fork.
                     poller.unregister(descriptor)
                     self._kill(self._jobs[descriptor].pid)
-        for suffix in (".sock", ".token", ".log"):
+        for suffix in (".token", ".log", ".sock"):
             self.path.with_suffix(suffix).unlink(missing_ok=True)
 
     def _begin(self, connection: socket.socket, listener: socket.socket, ended: bool) -> _Job | None:
@@ -250,7 +254,9 @@ class Server:
         descriptors: list[int] = []
         try:
             credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-            if struct.unpack("3i", credentials)[1] != os.getuid() or ended:
+            caller, user, _ = struct.unpack("3i", credentials)
+            # A candidate is a descendant of this process, and remains one: whatever it knows, it is not served.
+            if user != os.getuid() or ended or self._is_ours(caller):
                 raise ValueError("not ours")
             message, descriptors, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, 2)
             while not message.endswith(b"\n"):
@@ -262,7 +268,7 @@ class Server:
             told = hashlib.sha256(str(request["token"]).encode()).hexdigest()
             if not hmac.compare_digest(told, self.token_sha256) or len(descriptors) != 2:
                 raise ValueError("not ours")
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             for descriptor in descriptors:
                 os.close(descriptor)
             connection.close()
@@ -294,6 +300,16 @@ class Server:
                     os.waitpid(orphan.pid, 0)
         shutil.rmtree(job.scratch, ignore_errors=True)
         remove_shared_memory(job.pid)
+
+    @staticmethod
+    def _is_ours(pid: int) -> bool:
+        """Whether a process descends from this one, or is gone, so that nobody can tell."""
+        import psutil
+
+        try:
+            return any(one.pid == os.getpid() for one in psutil.Process(pid).parents())
+        except psutil.Error:
+            return True
 
     @staticmethod
     def _kill(pid: int) -> None:

@@ -37,12 +37,26 @@ class Journal:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self._lock):
+            self._recover()
             kept = self.read()
             if kept is not None:
                 return kept, False
             answer = provider().ask(request())
             write_model(self.path, answer, durable=True)
             return answer, True
+
+    def _recover(self) -> None:
+        """Take an answer that was written whole, but whose process was killed before it had its name; drop others."""
+        for left in sorted(self.path.parent.glob(f".{self.path.name}.*.tmp")):
+            try:
+                read_model(left, Answer)
+            except UserError:
+                left.unlink()
+                continue
+            if self.path.exists():
+                left.unlink()
+            else:
+                left.rename(self.path)
 
     def set_aside(self) -> Path:
         """Rename the kept answer, so that the step is drawn again; the old answer stays beside the new one.
