@@ -106,7 +106,7 @@ def prompt_to_answer(wildcards):
 
 def show_summary():
     """Print the table of what the run has reached."""
-    shell('python "$SNAKERNEL_SCRIPTS"/summarize.py --config {CONFIG} --partial')
+    shell('python "$SNAKERNEL_SCRIPTS"/summarize.py --config {CONFIG} --show')
 
 
 def check_key():

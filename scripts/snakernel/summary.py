@@ -89,6 +89,11 @@ class Summary(Model):
     cost_usd: float | None
     tasks: list[TaskSummary]
 
+    @property
+    def complete(self) -> bool:
+        """Whether every task has come to its end."""
+        return all(row.status in ("done", "stopped") for row in self.tasks)
+
 
 def summarize(config: Config, tasks: list[Task]) -> Summary:
     """Read what a run has reached so far; a task that is not complete says why."""
@@ -192,7 +197,7 @@ def summary_csv(summary: Summary) -> str:
     return text.getvalue()
 
 
-def print_summary(summary: Summary, results: Path) -> None:
+def print_summary(summary: Summary, details: Path) -> None:
     """The table at the end of a run."""
     from rich import box
     from rich.console import Console
@@ -223,12 +228,10 @@ def print_summary(summary: Summary, results: Path) -> None:
         if row.reason:
             console.print(f"{row.task}: {row.status}: {row.reason}", soft_wrap=True)
     devices = sorted({row.device for row in summary.tasks if row.device})
-    whole = all(row.status in ("done", "stopped") for row in summary.tasks)
-    where = f"Details: {results}/summary.csv" if whole else "summary.csv is written when all tasks are done"
     cost = "cost unknown" if summary.cost_usd is None else f"cost ${summary.cost_usd:.2f}"
     console.print(
         f"Correct count {summary.correct_count}, total count {summary.total_count}, accuracy {summary.accuracy:.3g}, "
         f"sum of speedups {summary.sum_speedup:.3g}, average speedup {summary.average_speedup:.3g}, {cost}; "
-        f"measured on {', '.join(devices) or 'nothing yet'}. {where}",
+        f"measured on {', '.join(devices) or 'nothing yet'}. Details: {details}",
         soft_wrap=True,
     )

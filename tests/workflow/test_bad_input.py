@@ -90,6 +90,9 @@ def test_one_bad_task_does_not_stop_the_others(project: Project, damage, told: s
     assert f"gqa_paged_{DECODE}: failed: check_task: " in table
     assert told in table
     assert "Correct count 1, total count 2, accuracy 0.5" in table
+    rows = (project.results / "summary.partial.csv").read_text().splitlines()
+    assert [row.split(",")[1] for row in rows[1:]] == ["failed", "done"]
+    assert told in rows[1]
 
 
 def test_a_missing_recorded_answer_fails_its_task_only(project: Project) -> None:
