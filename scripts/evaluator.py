@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 from snakernel.errors import run_main
-from snakernel.evaluation.warm import Server, die_with
+from snakernel.evaluation.processes import die_with
+from snakernel.evaluation.warm import Server
 
 
 def forks_can_compute() -> bool:

@@ -7,7 +7,6 @@ checked against flashinfer-bench's own models by :func:`check_task`, once per ta
 from __future__ import annotations
 
 import difflib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,19 +134,6 @@ def read_workloads(path: Path | str) -> list[Workload]:
     from flashinfer_bench.data import Workload
 
     return [Workload.model_validate_json(line) for line in read_text(path).splitlines() if line.strip()]
-
-
-def blob_paths(workloads_path: Path) -> list[Path]:
-    """The blobs that a dataset's workload file names, relative to the dataset; none where the file is unreadable."""
-    blobs: dict[Path, None] = {}
-    try:
-        for line in workloads_path.read_text(encoding="utf-8").splitlines():
-            for spec in json.loads(line)["workload"]["inputs"].values():
-                if spec["type"] == "safetensors":
-                    blobs[Path(spec["path"])] = None
-    except (OSError, ValueError, LookupError, TypeError):
-        return []
-    return list(blobs)
 
 
 def _check_blobs(definition: Definition, workload: Workload, dataset: Path, where: Path) -> None:

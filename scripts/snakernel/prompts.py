@@ -111,7 +111,6 @@ def fill(template: str, config: Config, context: dict[str, Any]) -> str:
         autoescape=False,
     )
     environment.filters["axes"] = lambda axes: ", ".join(f"{axis}={value}" for axis, value in axes.items())
-    environment.filters["short"] = shorten
     environment.filters["us"] = lambda ms: f"{ms * 1e3:,.0f}" if ms >= 1 else f"{ms * 1e3:.4g}"
     environment.filters["times"] = lambda value: f"{value:.3g}x"
     try:

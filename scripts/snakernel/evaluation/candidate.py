@@ -8,7 +8,6 @@ raw bytes in a shared buffer (it is not): the judge never unpickles what it says
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import mmap
 import multiprocessing
@@ -31,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snakernel.evaluation import inputs as drawing
+from snakernel.evaluation.processes import adopt_orphans, die_with
 from snakernel.evaluation.sandbox import Sandbox, remove_shared_memory
 from snakernel.evaluation.timing import time_calls
 
@@ -42,7 +42,6 @@ LOG_BYTES = 16 * 1024
 """How much of the head, and as much of the tail, of what a candidate prints is kept."""
 ERROR_CHARS = 8_000
 MESSAGE_BYTES = 4 * 1024 * 1024
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 LIMITS = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 4 * 2**30, resource.RLIMIT_NOFILE: 4096}
 
 
@@ -98,7 +97,7 @@ class Candidate:
         self._buffer: torch.Tensor | None = None
         ours, theirs = socket.socketpair()
         log_out, log_in = os.pipe()
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        adopt_orphans()
         parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
@@ -330,9 +329,7 @@ class _Log:
 def _confine(connection: int, log: int, parent: int, sandbox: Sandbox) -> None:
     """In the child: a session, resource limits, folders and file descriptors of its own."""
     os.setsid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
+    die_with(parent)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(log, 1)

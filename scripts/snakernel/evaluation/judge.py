@@ -11,6 +11,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -233,26 +234,30 @@ def _judge_workloads(
     except (CandidateError, CandidateDied) as error:
         # A kernel that breaks the device while it is imported.
         return [], (Status.RUNTIME_ERROR, str(error))
-    results: list[WorkloadResult] = []
-    for index, (workload, record) in enumerate(zip(workloads, reference.workloads, strict=True)):
-        result = WorkloadResult(
-            uuid=workload.uuid, axes=workload.axes, status=Status.NOT_RUN, reference_ms=record.latency.median_ms
+    results = [
+        WorkloadResult(
+            uuid=workload.uuid,
+            axes=workload.axes,
+            status=Status.NOT_RUN,
+            reference_ms=record.latency.median_ms,
+            error="not run: an earlier workload failed",
         )
-        results.append(result)
+        for workload, record in zip(workloads, reference.workloads, strict=True)
+    ]
+    for index, (workload, record, result) in enumerate(zip(workloads, reference.workloads, results, strict=True)):
+        result.error = ""
         allowance = Allowance(settings.eval_timeout_s)
         remote = RemoteRunnable(candidate, definition, allowance)
+        arguments = (remote, result, definition, workload, index, record, reference_folder, settings, kind, dataset)
+        check = partial(_check, *arguments)
         try:
             with clock.part("check"):
-                _check(remote, result, definition, workload, index, record, reference_folder, settings, kind, dataset)
+                check()
             if result.status is Status.PASSED:
                 with clock.part("time"):
                     _time(candidate, result, workload, index, settings, allowance)
                 with clock.part("check"):
-                    _check(
-                        *(remote, result, definition, workload, index, record, reference_folder, settings, kind),
-                        dataset,
-                        after_timing=True,
-                    )
+                    check(after_timing=True)
         except CandidateTimeout:
             result.status = Status.TIMEOUT
             result.error = f"not done after {settings.eval_timeout_s:g} s"
@@ -265,16 +270,6 @@ def _judge_workloads(
             result.latency = result.speedup = None
         if isinstance(remote.failure, CandidateDied) or result.status in (Status.TIMEOUT, Status.RUNTIME_ERROR):
             # The process is gone, or its device may be in any state: nothing that it says of the rest would count.
-            results += [
-                WorkloadResult(
-                    uuid=rest.uuid,
-                    axes=rest.axes,
-                    status=Status.NOT_RUN,
-                    reference_ms=rest_record.latency.median_ms,
-                    error="not run: an earlier workload failed",
-                )
-                for rest, rest_record in zip(workloads[index + 1 :], reference.workloads[index + 1 :], strict=True)
-            ]
             break
     return results, None
 
@@ -296,7 +291,8 @@ def _check(
     """Let flashinfer-bench's evaluator decide on correctness, draw by draw; after the timing on one more draw."""
     evaluator = resolve_evaluator(definition)
     config = drawing.benchmark_config(settings)
-    absolute, relative = 0.0, 0.0
+    # After the timing, the errors of the draws before it count on.
+    absolute, relative = result.max_absolute_error or 0.0, result.max_relative_error or 0.0
     if after_timing and _needs_inputs(evaluator):
         return
     numbers = [settings.num_trials] if after_timing else range(settings.num_trials)
@@ -340,7 +336,6 @@ def _check(
                     "right before it was timed, wrong on new values in the same memory after it: "
                     f"results are kept from one call to another ({result.error})"
                 )
-                result.latency = result.speedup = None
             return
         if remote.written:
             result.status = Status.REJECTED

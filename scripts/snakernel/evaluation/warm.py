@@ -10,7 +10,6 @@ a parent that is not its own. Where there is none to be had, the same action run
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import hmac
 import json
@@ -18,7 +17,6 @@ import os
 import secrets
 import select
 import shutil
-import signal
 import socket
 import stat
 import struct
@@ -34,6 +32,7 @@ from filelock import FileLock
 
 from snakernel.config import Config
 from snakernel.evaluation.environment import clean_environment
+from snakernel.evaluation.processes import adopt_orphans, die_with
 from snakernel.evaluation.sandbox import remove_shared_memory
 from snakernel.files import digest, digest_texts
 
@@ -127,13 +126,6 @@ def call(
     return int(json.loads(answer)["code"]) if answer else None
 
 
-def die_with(parent: int) -> None:
-    """Have the kernel end this process when its parent ends, however that is; at once where it has already."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
 def _connect(parent: Parent) -> socket.socket | None:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
@@ -203,7 +195,7 @@ class Server:
     def serve(self) -> None:
         """Serve until idle for too long, or until the run has ended."""
         # What a candidate's child leaves behind when its judge was killed becomes a child of this process.
-        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+        adopt_orphans()
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         listener.bind(str(self.path))
         os.chmod(self.path, 0o600)
