@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from snakernel.evaluation import inputs as drawing
 from snakernel.evaluation.processes import adopt_orphans, die_with
 from snakernel.evaluation.sandbox import Sandbox, remove_shared_memory
-from snakernel.evaluation.timing import time_calls
+from snakernel.evaluation.timing import Timer
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 LOG_BYTES = 16 * 1024
 """How much of the head, and as much of the tail, of what a candidate prints is kept."""
 ERROR_CHARS = 8_000
+MAX_KERNELS = 16
+SLOTS = 3
+"""Outputs of one call each in the shared buffer: of a checked call, and of timed calls that are compared."""
 MESSAGE_BYTES = 4 * 1024 * 1024
 LIMITS = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 4 * 2**30, resource.RLIMIT_NOFILE: 4096}
 
@@ -93,7 +96,7 @@ class Candidate:
         self.kind = kind
         self.buffer_bytes = max(drawing.output_bytes(definition, one) for one in workloads)
         # Anonymous shared memory: there before the fork, without a name, gone with both processes.
-        self._shared = mmap.mmap(-1, max(self.buffer_bytes, 1)) if kind == "cpu" else None
+        self._shared = mmap.mmap(-1, max(self.buffer_bytes, 1) * SLOTS) if kind == "cpu" else None
         self._buffer: torch.Tensor | None = None
         ours, theirs = socket.socketpair()
         log_out, log_in = os.pipe()
@@ -105,7 +108,7 @@ class Candidate:
                 _confine(theirs.fileno(), log_in, parent, sandbox)
                 connection = Connection(theirs.detach())
                 connection.send_bytes(b"{}")
-                _serve(connection, definition, solution, workloads, kind, dataset, self._shared)
+                _serve(connection, definition, solution, workloads, kind, dataset, self._shared, self.buffer_bytes)
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -139,11 +142,33 @@ class Candidate:
         import torch.multiprocessing  # noqa: F401  (teaches ForkingPickler to share CUDA memory)
 
         # 32 MB or more is a block of its own in torch's allocator: the candidate gets no other tensor's memory with it.
-        self._buffer = torch.empty(max(self.buffer_bytes, 32 * 2**20), dtype=torch.uint8, device="cuda")
+        self._buffer = torch.empty(max(self.buffer_bytes * SLOTS, 32 * 2**20), dtype=torch.uint8, device="cuda")
         self.request("buffer", bytes(ForkingPickler.dumps(self._buffer)), allowance=Allowance(60))
 
     def request(self, command: str, *arguments: Any, allowance: Allowance) -> dict[str, Any]:
-        """Send a command and wait for its answer; the time that takes goes off the allowance.
+        """Send a command and wait for its answer: :meth:`begin` and :meth:`finish`."""
+        self.begin(command, *arguments, allowance=allowance)
+        return self.finish(allowance)
+
+    def begin(self, command: str, *arguments: Any, allowance: Allowance) -> None:
+        """Send a command; its answer is read by :meth:`finish`, before the next command is sent.
+
+        Raises:
+            CandidateTimeout: it takes nothing in; the process group has been killed.
+            CandidateDied: the process ended.
+        """
+        if self._exit is not None:
+            raise CandidateDied(self._exit)
+        begun = time.monotonic()
+        try:
+            self._send((command, *arguments), begun + allowance.seconds)
+        except (EOFError, OSError):
+            raise self._end() from None
+        finally:
+            allowance.seconds -= time.monotonic() - begun
+
+    def finish(self, allowance: Allowance) -> dict[str, Any]:
+        """Wait for the answer to the last command; the time that takes goes off the allowance.
 
         Raises:
             CandidateError: the kernel raised; the text is its traceback.
@@ -154,7 +179,6 @@ class Candidate:
             raise CandidateDied(self._exit)
         begun = time.monotonic()
         try:
-            self._send((command, *arguments), begun + allowance.seconds)
             answer = self._receive(begun + allowance.seconds)
         except (EOFError, OSError):
             raise self._end() from None
@@ -164,7 +188,7 @@ class Candidate:
             raise CandidateError(writable(str(answer["error"])[:ERROR_CHARS]))
         return answer
 
-    def outputs(self, answer: dict[str, Any]) -> Any:
+    def outputs(self, answer: dict[str, Any], slot: int = 0) -> Any:
         """The outputs that an answer tells of, as tensors of this process: copies, so that they stay as they are.
 
         An output that does not fit the buffer has a wrong shape or dtype: it comes as a tensor without data.
@@ -190,8 +214,9 @@ class Candidate:
                         raise ValueError("an output that fits was kept back")
                     found.append(torch.empty(shape, dtype=dtype, device="meta"))
                     continue
-                if offset < 0 or offset + size > self._buffer.numel():
+                if not 0 <= offset <= self.buffer_bytes - size:
                     raise ValueError(offset)
+                offset += slot * self.buffer_bytes
                 found.append(self._buffer[offset : offset + size].clone().view(dtype).reshape(shape))
             return found if answer["several"] else found[0]
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError):
@@ -368,13 +393,18 @@ def _serve(
     kind: str,
     dataset: Path,
     shared: mmap.mmap | None,
+    slot_bytes: int,
 ) -> None:
     """In the child: answer commands until the judge goes away."""
     import torch
 
     buffer = torch.frombuffer(shared, dtype=torch.uint8) if shared is not None else None
     runnable: Any = None
-    timed: list[list[Any]] = []
+    contents: Any = None
+    # What is used around the kernel's calls is bound here, before the kernel is imported.
+    time_calls, hand_over, checksums = Timer(kind).time, _hand_over, drawing.checksums
+    poison, make_contents, inference = drawing.poison, drawing.Contents, torch.no_grad
+    compiled = _watch_compiler() if kind == "cuda" else []
     if kind == "cpu":
         from snakernel.evaluation.stand_in import stand_in_for_cuda
 
@@ -382,6 +412,9 @@ def _serve(
     else:
         mode = contextlib.nullcontext()
     synchronize = torch.cuda.synchronize
+
+    def slot(number: int) -> torch.Tensor:
+        return buffer[number * slot_bytes : (number + 1) * slot_bytes]
 
     def call(arguments: list[Any]) -> Any:
         if not solution.spec.destination_passing_style:
@@ -395,7 +428,7 @@ def _serve(
         return outputs if len(outputs) > 1 else outputs[0]
 
     def answer(command: str, *arguments: Any) -> dict[str, Any]:
-        nonlocal runnable, buffer, timed
+        nonlocal runnable, buffer, contents
         if command == "build":
             from flashinfer_bench.compile import BuilderRegistry
 
@@ -405,39 +438,51 @@ def _serve(
         if command == "buffer":
             buffer = pickle.loads(arguments[0])
             return {}
-        if command in ("run", "rerun", "call"):
+        if command in ("run", "call"):
+            if contents is not None:
+                # The judge needs the device's memory too.
+                contents = None
+                if kind == "cuda" and torch.cuda.mem_get_info()[0] < torch.cuda.memory_reserved():
+                    torch.cuda.empty_cache()
             if command == "call":
                 values = unpack_inputs(arguments[0])
             else:
                 index, seed = arguments
                 values = drawing.draw_inputs(definition, workloads[index], seed, kind, dataset)
-            if command == "rerun":
-                values = _overwrite(timed[0], values)
-            elif timed:
-                # The judge needs the device's memory too.
-                timed = []
-                if kind == "cuda":
-                    torch.cuda.empty_cache()
+                poison(drawing.output_bytes(definition, workloads[index]), values)
             tensors = {
                 name: value
                 for name, value in zip(definition.inputs, values, strict=True)
                 if isinstance(value, torch.Tensor)
             }
-            before = [drawing.checksum(value) for value in tensors.values()]
-            with torch.no_grad(), mode:
+            before = checksums(list(tensors.values()))
+            with inference(), mode:
                 result = call(values)
             synchronize()
-            after = [drawing.checksum(value) for value in tensors.values()]
-            written = [name for name, old, new in zip(tensors, before, after, strict=True) if bool(old != new)]
-            return {**_hand_over(result, buffer), "written": written}
+            after = checksums(list(tensors.values()))
+            written = [name for name, old, new in zip(tensors, before, after, strict=True) if old != new]
+            return {**hand_over(result, slot(0)), "written": written}
         if command == "time":
-            index, seeds, warmup_runs, iterations, budget_s = arguments
-            timed = [drawing.draw_inputs(definition, workloads[index], seed, kind, dataset) for seed in seeds]
-            with torch.no_grad(), mode:
-                calls, host = time_calls(
-                    call, timed, kind, warmup_runs=warmup_runs, iterations=iterations, budget_s=budget_s
-                )
-            return {"calls_ms": calls, "host_ms": host}
+            index, seeds, checks, warmup_runs, iterations, budget_s = arguments
+            kept: dict[int, dict[str, Any]] = {}
+
+            def keep(number: int, result: Any) -> None:
+                kept[number] = hand_over(result, slot(1 + number))
+
+            contents = make_contents(definition, workloads[index], seeds, kind, dataset, checks=checks, keep=keep)
+            with inference(), mode:
+                times = time_calls(call, contents, warmup_runs=warmup_runs, iterations=iterations, budget_s=budget_s)
+            return {**vars(times), "kept": [kept[number] for number in range(len(checks))]}
+        if command == "pace":
+            (calls,) = arguments
+            values = contents.prepare(-1, False)
+            with inference(), mode:
+                for _ in range(calls):
+                    call(values)
+            synchronize()
+            return {}
+        if command == "compiled":
+            return {"kernels": _compiled_kernels(compiled)}
         raise ValueError(command)
 
     while True:
@@ -493,14 +538,35 @@ def unpack_inputs(packed: bytes) -> list[Any]:
     return values
 
 
-def _overwrite(old: list[Any], new: list[Any]) -> list[Any]:
-    """New values in the memory of old ones: what a kernel kept by address is now wrong."""
-    import torch
+def _watch_compiler() -> list[Any]:
+    """Have Triton tell which functions it compiles from now on."""
+    seen: list[Any] = []
+    with contextlib.suppress(Exception):  # another Triton: what a kernel takes of the device is then not known
+        from triton import knobs
 
-    for there, value in zip(old, new, strict=True):
-        if isinstance(value, torch.Tensor):
-            there.copy_(value)
-    return [there if isinstance(value, torch.Tensor) else value for there, value in zip(old, new, strict=True)]
+        def compiled(*, fn: Any, **_: Any) -> None:
+            seen.append(fn.jit_function)
+
+        knobs.runtime.jit_post_compile_hook = compiled
+    return seen
+
+
+def _compiled_kernels(functions: list[Any]) -> list[dict[str, Any]]:
+    """What the compiled Triton kernels take of the device: told by the candidate's process, and so no evidence."""
+    found: dict[str, dict[str, Any]] = {}
+    for function in functions:
+        for cache in function.device_caches.values():
+            for kernel in cache[0].values():
+                if getattr(kernel, "n_regs", None) is not None:
+                    found[str(kernel.hash)] = {
+                        "name": str(kernel.name),
+                        "registers": int(kernel.n_regs),
+                        "spills": int(kernel.n_spills),
+                        "shared_bytes": int(kernel.metadata.shared),
+                        "warps": int(kernel.metadata.num_warps),
+                        "stages": int(kernel.metadata.num_stages),
+                    }
+    return list(found.values())[:MAX_KERNELS]
 
 
 def _hand_over(result: Any, buffer: torch.Tensor) -> dict[str, Any]:

@@ -6,15 +6,16 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from snakernel.errors import UserError
-from snakernel.evaluation.verdict import Device
+from snakernel.evaluation.verdict import Conditions, Device
 
 LOCK_FOLDER = "SNAKERNEL_LOCKS"
 """Environment variable: folder of the device locks; default the system's folder for temporary files."""
@@ -98,6 +99,58 @@ def describe(kind: str) -> Device:
         capability=f"{properties.major}.{properties.minor}",
         memory_gb=round(properties.total_memory / 1e9, 1),
     )
+
+
+def conditions(uuid: str | None, own: set[int]) -> Conditions | None:
+    """The state of a CUDA device, through NVML; None where NVML does not tell.
+
+    Args:
+        uuid: the device.
+        own: processes that are the evaluation's own.
+    """
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:
+        return None
+    found: dict[str, Any] = {}
+
+    def ask(name: str, question: Callable[[], Any]) -> None:
+        with suppress(pynvml.NVMLError):  # not every device answers everything
+            found[name] = question()
+
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        ask("sm_clock_mhz", lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM))
+        ask("memory_clock_mhz", lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM))
+        ask("temperature_c", lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
+        ask("power_w", lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3)
+        ask("throttled", lambda: _reasons(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)))
+        ask(
+            "other_processes",
+            lambda: sorted({one.pid for one in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)} - own),
+        )
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+    return Conditions(**found)
+
+
+def _reasons(bits: int) -> list[str]:
+    import pynvml
+
+    prefix = "nvmlClocksThrottleReason"
+    return [
+        name.removeprefix(prefix)
+        for name in sorted(vars(pynvml))
+        if name.startswith(prefix)
+        and isinstance(value := getattr(pynvml, name), int)
+        and value & bits
+        and value & (value - 1) == 0
+        and name.removeprefix(prefix) not in ("None", "GpuIdle", "All")
+    ]
 
 
 def versions() -> dict[str, str]:

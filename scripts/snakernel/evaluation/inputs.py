@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from snakernel.evaluation.verdict import Settings
 
 
+CHECKSUM_WORDS = 2**24
+MOVE = 7919
+"""Elements by which the values of each timed call are moved on; a prime, so that small tensors meet no cycle early."""
+
+
 @dataclass
 class Draw:
     """One draw of a workload's inputs, and what the reference makes of them."""
@@ -25,6 +30,10 @@ class Draw:
     expected: list[torch.Tensor]
     """What flashinfer-bench's evaluator compares with: the reference's outputs in the definition's order (sampling:
     the probabilities)."""
+
+
+_BLOBS: dict[str, dict[str, torch.Tensor]] = {}
+"""The tensors of the last workload that has any, by its uuid: each is drawn several times in a row."""
 
 
 def draw_seed(seed: int, workload: Workload, draw: int) -> int:
@@ -42,7 +51,11 @@ def draw_inputs(definition: Definition, workload: Workload, seed: int, kind: str
 
     blobs: dict[str, torch.Tensor] = {}
     if any(spec.type == "safetensors" for spec in workload.inputs.values()):
-        blobs = load_safetensors(definition, workload, dataset)
+        if workload.uuid not in _BLOBS:
+            _BLOBS.clear()
+            _BLOBS[workload.uuid] = load_safetensors(definition, workload, dataset)
+        # On the CPU they would be the inputs themselves: a kernel that writes to one changes all later draws.
+        blobs = {name: one.clone() if kind == "cpu" else one for name, one in _BLOBS[workload.uuid].items()}
     torch.manual_seed(seed)
     return gen_inputs(definition, workload, device=device_name(kind), safe_tensors=blobs)
 
@@ -114,12 +127,27 @@ def align(size: int) -> int:
 
 
 def checksum(tensor: torch.Tensor) -> torch.Tensor:
-    """A sum over a tensor's bytes, eight at a time, on its device: it tells whether something was written to it."""
+    """A sum over a tensor's bytes, eight at a time, each weighted by an odd number that follows from where it stands,
+    modulo 2^64 on its device: it tells whether something in the tensor is another, or elsewhere."""
     import torch
 
     flat = tensor_bytes(tensor)
     whole = flat.numel() // 8 * 8
-    return flat[:whole].view(torch.int64).sum() + flat[whole:].sum()
+    total = flat[whole:].to(torch.int64).sum()
+    words = flat[:whole].view(torch.int64)
+    for start in range(0, words.numel(), CHECKSUM_WORDS):
+        part = words[start : start + CHECKSUM_WORDS]
+        weights = torch.arange(2 * start + 1, 2 * (start + part.numel()) + 1, 2, device=flat.device)
+        # The upper half is folded in, or the highest bits would be lost in the product.
+        total = total + ((part ^ (part >> 32)) * weights).sum()
+    return total
+
+
+def checksums(tensors: list[torch.Tensor]) -> list[int]:
+    """The checksums of several tensors, read from the device at once."""
+    import torch
+
+    return torch.stack([checksum(one) for one in tensors]).tolist() if tensors else []
 
 
 def tensor_bytes(tensor: torch.Tensor) -> torch.Tensor:
@@ -130,8 +158,102 @@ def tensor_bytes(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def hash_tensors(tensors: list[torch.Tensor]) -> str:
-    """SHA-256 of the values of tensors, in row-major order."""
-    sha = hashlib.sha256()
-    for tensor in tensors:
-        sha.update(tensor_bytes(tensor).cpu().numpy().tobytes())
-    return sha.hexdigest()
+    """What the values of tensors are known by: their checksums. It finds faults, not forgers."""
+    return " ".join(f"{value % 2**64:016x}" for value in checksums(tensors))
+
+
+class Contents:
+    """What timed calls are given: a few sets of memory, and in each call values that no call has seen.
+
+    A kernel that keeps results, by the address or by the values of its inputs, or that knows when it is timed, gains
+    nothing by it: what a call returns may be looked at, and the values are those of no earlier one. New values are
+    those of a draw of its own, moved on by another number of elements each time: one copy on the device.
+    """
+
+    def __init__(
+        self,
+        definition: Definition,
+        workload: Workload,
+        seeds: list[int],
+        kind: str,
+        dataset: Path,
+        *,
+        checks: Sequence[tuple[int, int]] = (),
+        keep: Callable[[int, Any], None] | None = None,
+    ):
+        """Draw.
+
+        Args:
+            definition: whose inputs they are.
+            workload: of which shapes.
+            seeds: of the values that move, and then of each set of memory.
+            kind: cuda or cpu.
+            dataset: where blobs are.
+            checks: number of a timed call and seed of the draw that it gets, for calls whose outputs will be compared.
+            keep: gets the number of such a check and what the call returned.
+        """
+        import torch
+
+        def draw(seed: int) -> list[Any]:
+            return draw_inputs(definition, workload, seed, kind, dataset)
+
+        self._source, *self._sets = (draw(seed) for seed in seeds)
+        # Drawn before the first call: a draw in between could be noticed by the kernel.
+        self._checks = [(call, number, draw(seed)) for number, (call, seed) in enumerate(sorted(checks))]
+        self._keep, self._due, self._calls = keep, None, 0
+        self._output_bytes = output_bytes(definition, workload)
+        # A distribution stays one only as a whole: the probabilities of sampling are not moved.
+        self._moving = [
+            position
+            for position, name in enumerate(definition.inputs)
+            if isinstance(self._source[position], torch.Tensor)
+            and definition.op_type != "sampling"
+            and (name not in workload.inputs or workload.inputs[name].type == "random")
+        ]
+
+    @property
+    def pending(self) -> bool:
+        """A call whose outputs will be compared has not been made."""
+        return bool(self._checks)
+
+    def prepare(self, number: int, ending: bool) -> list[Any]:
+        """The arguments of the next call: see :class:`snakernel.evaluation.timing.Contents`."""
+        self._calls += 1
+        memory = self._sets[self._calls % len(self._sets)]
+        if self._checks and number >= 0 and (ending or number >= self._checks[0][0]):
+            _, self._due, values = self._checks.pop(0)
+            poison(self._output_bytes, memory)
+            return overwrite(memory, values)
+        for position in self._moving:
+            there, values = memory[position].view(-1), self._source[position].view(-1)
+            step = self._calls * MOVE % max(values.numel(), 1)
+            there[step:].copy_(values[: values.numel() - step])
+            if step:
+                there[:step].copy_(values[values.numel() - step :])
+        return memory
+
+    def keep(self, result: Any) -> None:
+        """Hand over what the last call returned, where it is to be compared."""
+        if self._due is not None and self._keep is not None:
+            self._keep(self._due, result)
+        self._due = None
+
+
+def overwrite(old: list[Any], new: list[Any]) -> list[Any]:
+    """New values in the memory of old ones."""
+    import torch
+
+    for there, value in zip(old, new, strict=True):
+        if isinstance(value, torch.Tensor):
+            there.copy_(value)
+    return [there if isinstance(value, torch.Tensor) else value for there, value in zip(old, new, strict=True)]
+
+
+def poison(size: int, like: list[Any]) -> None:
+    """Leave NaN in memory that the next allocations are likely to get: what a kernel does not write is then wrong."""
+    import torch
+
+    device = next((one.device for one in like if isinstance(one, torch.Tensor)), torch.device("cpu"))
+    blocks = [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(2)]
+    for one in blocks:
+        one.fill_(0xFF)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
+import random
 import re
+import secrets
 import shutil
 import tempfile
 import time
@@ -21,9 +24,10 @@ from flashinfer_bench.compile.runnable import RunnableMetadata
 from flashinfer_bench.data import Definition, Workload
 
 from snakernel.errors import UserError
-from snakernel.evaluation import devices, timing
+from snakernel.evaluation import devices, roofline, timing
 from snakernel.evaluation import inputs as drawing
 from snakernel.evaluation.candidate import (
+    MAX_KERNELS,
     Allowance,
     Candidate,
     CandidateDied,
@@ -32,16 +36,19 @@ from snakernel.evaluation.candidate import (
     pack_inputs,
     writable,
 )
-from snakernel.evaluation.reference import definition_hash, read_expected
+from snakernel.evaluation.reference import definition_hash, read_expected, timed_seeds
 from snakernel.evaluation.sandbox import Sandbox
 from snakernel.evaluation.solution import kernel_sha256, make_solution
+from snakernel.evaluation.suspicion import suspicions
 from snakernel.evaluation.verdict import (
+    CompiledKernel,
     Evaluation,
     Latency,
     Reference,
     ReferenceWorkload,
     Settings,
     Status,
+    Summary,
     WorkloadResult,
     conclude,
 )
@@ -54,6 +61,11 @@ NOT_COMPILED = re.compile(
 """What Triton raises where a kernel cannot be compiled for the device, or, in its interpreter, names what is not there.
 flashinfer-bench calls that RUNTIME_ERROR, since Triton compiles at the first call; the status stays its, but
 ``compiled`` tells the truth."""
+
+
+TRAILING_MS, TRAILING_SHARE = 0.03, 0.1
+"""Waiting for an idle device takes the host some microseconds, hence the first."""
+PACE_MS, PACE_FACTOR, PACE_SLACK_MS = 10.0, 2.0, 0.05
 
 
 @dataclass
@@ -75,7 +87,8 @@ class Clock:
 class RemoteRunnable:
     """The candidate as flashinfer-bench's evaluators see it: a call runs in the candidate's process.
 
-    It is value-returning here whatever the kernel's own style is.
+    It is value-returning here whatever the kernel's own style is. Calls on draws are begun ahead, so that the
+    candidate draws and runs while this process reads what it expects, and compares.
     """
 
     def __init__(self, candidate: Candidate, definition: Definition, allowance: Allowance):
@@ -92,39 +105,68 @@ class RemoteRunnable:
         self.written: list[str] = []
         """The inputs that the last call wrote to."""
         self.failure: CandidateError | CandidateDied | None = None
+        self._ahead: list[tuple[Any, ...]] = []
+        self._begun = False
+        self._kept: tuple[dict[str, Any], int] | None = None
+
+    def run_ahead(self, commands: list[tuple[Any, ...]]) -> None:
+        """Begin the first of some commands; each call on :data:`DRAWN` gets the next one's outputs."""
+        self._ahead = list(commands)
+        self._begin()
+
+    def give(self, answer: dict[str, Any], slot: int) -> None:
+        """Have the next call on :data:`DRAWN` get outputs that were kept when the kernel was timed."""
+        self._kept = answer, slot
+
+    def drain(self) -> None:
+        """Read the answer to a command that was begun and is not needed; nothing ahead is begun any more."""
+        self._ahead = []
+        if self._begun:
+            self._begun = False
+            with contextlib.suppress(CandidateError, CandidateDied):
+                self.candidate.finish(self.allowance)
 
     def __call__(self, *inputs: Any) -> Any:
-        """Run on a draw (a single :class:`RemoteDraw`) or on inputs that the evaluator made."""
+        """The outputs for :data:`DRAWN`, or for inputs that the evaluator made."""
         try:
-            if len(inputs) == 1 and isinstance(inputs[0], RemoteDraw):
-                draw = inputs[0]
-                command = "rerun" if draw.after_timing else "run"
-                answer = self.candidate.request(command, draw.workload, draw.seed, allowance=self.allowance)
+            if self._kept is not None:
+                (answer, slot), self._kept = self._kept, None
+                self.last = self._outputs(answer, slot)
+                return self.last
+            if inputs == DRAWN:
+                self._begun = False
+                answer = self.candidate.finish(self.allowance)
             else:
                 answer = self.candidate.request("call", pack_inputs(list(inputs)), allowance=self.allowance)
             try:
-                kinds = [str(one.get("type", "Tensor")) for one in answer["outputs"]]
                 self.written = [writable(str(name)) for name in answer["written"]]
-            except (LookupError, TypeError, AttributeError):
+            except (LookupError, TypeError):
                 raise self.candidate.unreadable() from None
-            for kind in kinds:
-                if kind not in ("Tensor", "Parameter"):
-                    raise CandidateError(f"run returned a {writable(kind)}, not a plain torch.Tensor")
-            self.last = self.candidate.outputs(answer)
+            self.last = self._outputs(answer, 0)
+            self._begin()
         except (CandidateError, CandidateDied) as error:
             self.failure = error
             raise
         return self.last
 
+    def _begin(self) -> None:
+        if self._ahead:
+            self.candidate.begin(*self._ahead.pop(0), allowance=self.allowance)
+            self._begun = True
 
-@dataclass(frozen=True)
-class RemoteDraw:
-    """In place of inputs: the candidate draws them itself."""
+    def _outputs(self, answer: dict[str, Any], slot: int) -> Any:
+        try:
+            kinds = [str(one.get("type", "Tensor")) for one in answer["outputs"]]
+        except (LookupError, TypeError, AttributeError):
+            raise self.candidate.unreadable() from None
+        for kind in kinds:
+            if kind not in ("Tensor", "Parameter"):
+                raise CandidateError(f"run returned a {writable(kind)}, not a plain torch.Tensor")
+        return self.candidate.outputs(answer, slot)
 
-    workload: int
-    seed: int
-    after_timing: bool = False
-    """In the memory that held the inputs of timed calls."""
+
+DRAWN = ("drawn by the candidate",)
+"""In place of inputs: the candidate draws them itself."""
 
 
 def judge(
@@ -166,39 +208,42 @@ def judge(
             sandbox = Sandbox.plan(scratch, dataset, hidden=[reference_folder])
             candidate = Candidate(definition, solution, workloads, kind=kind, dataset=dataset, sandbox=sandbox)
         try:
+            # CUDA starts in both processes at once: here, and there while the kernel is imported.
+            build = Allowance(settings.eval_timeout_s)
+            candidate.begin("build", allowance=build)
             with clock.part("start"):
                 drawing.prepare(kind)
                 device = devices.describe(kind)
                 _check_reference(reference, definition, device)
             results, broken = _judge_workloads(
-                candidate, definition, workloads, reference, reference_folder, settings, kind, dataset, clock
+                candidate, build, definition, workloads, reference, reference_folder, settings, kind, dataset, clock
             )
+            kernels = _kernels(candidate) if kind == "cuda" and results else []
+            state = devices.conditions(device.uuid, {os.getpid(), candidate.pid}) if kind == "cuda" else None
         finally:
             log = candidate.close()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if broken is None:
-        status, correct, speedup, geomean, latency, error, stats = conclude(results)
+        summary = conclude(results)
     else:
         status, error = broken
-        correct, speedup, geomean, latency, stats = False, None, None, None, {}
         if kernel.startswith("# No kernel: "):
             error = kernel.removeprefix("# No kernel: ").strip()
-    compiled = status is not Status.COMPILE_ERROR and not NOT_COMPILED.search(error)
+        summary = Summary(status=status, error=error)
+    compiled = summary.status is not Status.COMPILE_ERROR and not NOT_COMPILED.search(summary.error)
     clock.seconds["total"] = import_s + time.perf_counter() - begun
     return Evaluation(
         task_id=task_id,
         kernel_sha256=kernel_sha256(kernel),
-        status=status,
         compiled=compiled,
-        correct=correct,
-        speedup=speedup,
-        speedup_geomean=geomean,
-        latency_ms=latency,
-        error=error,
-        stats=stats,
+        **vars(summary),
         workloads=results,
         device=device,
+        conditions=state,
+        kernels=kernels,
+        suspicions=suspicions(kernel),
+        notes=_notes(results),
         versions=devices.versions(),
         timing=timing.METHODS[kind],
         settings=settings,
@@ -211,6 +256,7 @@ def judge(
 
 def _judge_workloads(
     candidate: Candidate,
+    build: Allowance,
     definition: Definition,
     workloads: list[Workload],
     reference: Reference,
@@ -223,7 +269,7 @@ def _judge_workloads(
     """The results, and, where there was nothing to run, the status and error of the whole kernel."""
     try:
         with clock.part("build"):
-            candidate.request("build", allowance=Allowance(settings.eval_timeout_s))
+            candidate.finish(build)
     except CandidateTimeout:
         return [], (Status.TIMEOUT, f"importing the kernel took more than {settings.eval_timeout_s:g} s")
     except (CandidateError, CandidateDied) as error:
@@ -240,6 +286,8 @@ def _judge_workloads(
             axes=workload.axes,
             status=Status.NOT_RUN,
             reference_ms=record.latency.median_ms,
+            baseline_ms=record.baseline.median_ms if record.baseline else None,
+            floor_ms=record.floor_ms,
             error="not run: an earlier workload failed",
         )
         for workload, record in zip(workloads, reference.workloads, strict=True)
@@ -248,16 +296,21 @@ def _judge_workloads(
         result.error = ""
         allowance = Allowance(settings.eval_timeout_s)
         remote = RemoteRunnable(candidate, definition, allowance)
-        arguments = (remote, result, definition, workload, index, record, reference_folder, settings, kind, dataset)
-        check = partial(_check, *arguments)
+        expect = partial(_expected, definition, workload, record, reference_folder, settings, kind, dataset)
+        check = partial(_check, remote, result, definition, settings, kind, expect)
         try:
             with clock.part("check"):
-                check()
+                _check_draws(check, remote, result, definition, index, workload, settings)
             if result.status is Status.PASSED:
                 with clock.part("time"):
-                    _time(candidate, result, workload, index, settings, allowance)
+                    kept = _time(candidate, result, definition, workload, index, settings, allowance)
                 with clock.part("check"):
-                    check(after_timing=True)
+                    for slot, (draw, answer) in enumerate(kept, 1):
+                        remote.give(answer, slot)
+                        if result.status is Status.PASSED:
+                            check(draw, timed=True)
+                if result.status is Status.PASSED and record.floor_ms is not None:
+                    _check_floor(result, record, reference.device.name)
         except CandidateTimeout:
             result.status = Status.TIMEOUT
             result.error = f"not done after {settings.eval_timeout_s:g} s"
@@ -274,105 +327,209 @@ def _judge_workloads(
     return results, None
 
 
-def _check(
+def _check_draws(
+    check: Any,
     remote: RemoteRunnable,
     result: WorkloadResult,
     definition: Definition,
-    workload: Workload,
     index: int,
+    workload: Workload,
+    settings: Settings,
+) -> None:
+    """Let flashinfer-bench's evaluator decide on correctness, draw by draw, before anything is timed."""
+    result.status = Status.PASSED
+    if _needs_inputs(resolve_evaluator(definition)):
+        # The sampling evaluator draws a distribution from one set of inputs: more sets would take minutes each.
+        check(0)
+        return
+    draws = range(settings.num_trials)
+    remote.run_ahead([("run", index, drawing.draw_seed(settings.seed, workload, draw)) for draw in draws])
+    try:
+        for draw in draws:
+            check(draw)
+            if result.status is not Status.PASSED:
+                break
+    finally:
+        remote.drain()
+
+
+def _expected(
+    definition: Definition,
+    workload: Workload,
     record: ReferenceWorkload,
     reference_folder: Path,
     settings: Settings,
     kind: str,
     dataset: Path,
+    draw: int,
+) -> tuple[list[torch.Tensor], list[Any]]:
+    """What a draw's outputs are compared with, and what the evaluator gives the kernel: DRAWN, or inputs of its own."""
+    stored = read_expected(reference_folder, record, draw, len(definition.outputs), kind)
+    if stored is not None:
+        return stored, list(DRAWN)
+    made = drawing.draw_expected(definition, workload, drawing.draw_seed(settings.seed, workload, draw), kind, dataset)
+    return made.expected, made.inputs if _needs_inputs(resolve_evaluator(definition)) else list(DRAWN)
+
+
+def _check(
+    remote: RemoteRunnable,
+    result: WorkloadResult,
+    definition: Definition,
+    settings: Settings,
+    kind: str,
+    expect: Any,
+    draw: int,
     *,
-    after_timing: bool = False,
+    timed: bool = False,
 ) -> None:
-    """Let flashinfer-bench's evaluator decide on correctness, draw by draw; after the timing on one more draw."""
+    """Compare the outputs of one draw, of a call for that alone or of a timed one; a difference ends in the result."""
     evaluator = resolve_evaluator(definition)
     config = drawing.benchmark_config(settings)
-    # After the timing, the errors of the draws before it count on.
-    absolute, relative = result.max_absolute_error or 0.0, result.max_relative_error or 0.0
-    if after_timing and _needs_inputs(evaluator):
-        return
-    numbers = [settings.num_trials] if after_timing else range(settings.num_trials)
-    for number in numbers:
-        seed = drawing.draw_seed(settings.seed, workload, number)
-        arguments: list[Any] = [RemoteDraw(index, seed, after_timing)]
-        expected = read_expected(reference_folder, record, number, len(definition.outputs), kind)
-        if expected is None:
-            draw = drawing.draw_expected(definition, workload, seed, kind, dataset)
-            expected = draw.expected
-            if _needs_inputs(evaluator):
-                arguments = draw.inputs
-        quiet = io.StringIO()
-        with contextlib.redirect_stderr(quiet):
-            correctness, refusal = evaluator.check_correctness(
-                definition=definition,
-                sol_runnable=remote,
-                inputs=[arguments],
-                ref_outputs=[expected],
-                cfg=config,
-                log_path="",
-                device=drawing.device_name(kind),
-            )
-        if remote.failure is not None:
-            raise remote.failure
-        if correctness is not None:
-            absolute = max(absolute, correctness.max_absolute_error)
-            relative = max(relative, correctness.max_relative_error)
-            result.max_absolute_error, result.max_relative_error = absolute, relative
-        if refusal is not None:
-            result.status = Status(refusal.status.value)
-            # The evaluator prints a message, or a traceback through our own code: its last line is the message.
-            told = writable(quiet.getvalue().strip().rpartition("\n")[2][-2000:])
-            if result.status is Status.RUNTIME_ERROR or _needs_inputs(evaluator):
-                result.error = told
-            else:
-                result.error = _mismatch(definition, remote.last, expected, config) or told
-            if after_timing:
-                result.status = Status.REJECTED
-                result.error = (
-                    "right before it was timed, wrong on new values in the same memory after it: "
-                    f"results are kept from one call to another ({result.error})"
-                )
-            return
-        if remote.written:
+    expected, arguments = expect(draw)
+    quiet = io.StringIO()
+    with contextlib.redirect_stderr(quiet):
+        correctness, refusal = evaluator.check_correctness(
+            definition=definition,
+            sol_runnable=remote,
+            inputs=[arguments],
+            ref_outputs=[expected],
+            cfg=config,
+            log_path="",
+            device=drawing.device_name(kind),
+        )
+    if remote.failure is not None:
+        raise remote.failure
+    if correctness is not None:
+        result.max_absolute_error = max(result.max_absolute_error or 0.0, correctness.max_absolute_error)
+        result.max_relative_error = max(result.max_relative_error or 0.0, correctness.max_relative_error)
+    if refusal is not None:
+        result.status = Status(refusal.status.value)
+        # The evaluator prints a message, or a traceback through our own code: its last line is the message.
+        told = writable(quiet.getvalue().strip().rpartition("\n")[2][-2000:])
+        if result.status is Status.RUNTIME_ERROR or _needs_inputs(evaluator):
+            result.error = told
+        else:
+            result.error = _mismatch(definition, remote.last, expected, config) or told
+        if timed:
             result.status = Status.REJECTED
-            result.error = f"it writes to its input {', '.join(map(repr, remote.written))}; work on a copy"
-            return
-        if _needs_inputs(evaluator):
-            # The sampling evaluator draws a distribution from one set of inputs: more sets would take minutes each.
-            break
-    result.status = Status.PASSED
+            result.error = (
+                "right before it was timed, wrong in a timed call, which had new values in the same memory: results "
+                f"are kept from one call to another, or the work is not done in the call ({result.error})"
+            )
+    elif remote.written:
+        result.status = Status.REJECTED
+        result.error = f"it writes to its input {', '.join(map(repr, remote.written))}; work on a copy"
 
 
 def _time(
     candidate: Candidate,
     result: WorkloadResult,
+    definition: Definition,
     workload: Workload,
     index: int,
     settings: Settings,
     allowance: Allowance,
-) -> None:
-    """Time a workload that passed, on draws that it has not been checked on."""
-    seeds = [drawing.draw_seed(settings.seed, workload, 1000 + number) for number in range(settings.num_trials)]
+) -> list[tuple[int, dict[str, Any]]]:
+    """Time a workload that passed, on values that it has not been checked on.
+
+    Returns:
+        The draws that some of the timed calls were given, and what those returned: nobody but the judge knows which
+        calls these are. One is a draw that the candidate has not seen.
+    """
+    checks: list[tuple[int, int]] = []
+    if not _needs_inputs(resolve_evaluator(definition)):
+        draws = [settings.num_trials, secrets.randbelow(settings.num_trials)]
+        calls = random.SystemRandom().sample(range(timing.MIN_CALLS), len(draws))
+        checks = sorted(zip(calls, draws, strict=True))
     answer = candidate.request(
-        "time", index, seeds, settings.warmup_runs, settings.iterations, settings.timing_budget_s, allowance=allowance
+        "time",
+        index,
+        timed_seeds(settings.seed, workload),
+        [(call, drawing.draw_seed(settings.seed, workload, draw)) for call, draw in checks],
+        settings.warmup_runs,
+        settings.iterations,
+        settings.timing_budget_s,
+        allowance=allowance,
     )
     try:
-        calls, host = ([float(value) for value in answer[key]] for key in ("calls_ms", "host_ms"))
+        calls_ms, host_ms = ([float(value) for value in answer[key]] for key in ("calls_ms", "host_ms"))
+        trailing_ms = float(answer["trailing_ms"] or 0)
+        kept = [(draw, dict(one)) for (_, draw), one in zip(checks, answer["kept"], strict=True)]
     except (LookupError, TypeError, ValueError, OverflowError):
         raise candidate.unreadable() from None
     if (
-        not calls
-        or not all(0 < value < math.inf for value in calls)
-        or not all(0 <= value < math.inf for value in host)
+        not calls_ms
+        or not all(0 < value < math.inf for value in calls_ms)
+        or not all(0 <= value < math.inf for value in [*host_ms, trailing_ms])
     ):
         raise candidate.unreadable()
-    result.latency = Latency.of(calls, host)
+    result.latency = Latency.of(calls_ms, host_ms)
+    if trailing_ms > max(TRAILING_MS, TRAILING_SHARE * result.latency.median_ms):
+        result.status = Status.REJECTED
+        result.error = (
+            f"the device works on for {trailing_ms * 1e3:.0f} us after the call: part of the work is on a stream that "
+            "the caller's stream does not wait for"
+        )
+        return []
+    if host_ms:
+        _check_pace(candidate, result, allowance)
     if result.reference_ms is not None:
         result.speedup = result.reference_ms / result.latency.median_ms
+    return kept
+
+
+def _check_pace(candidate: Candidate, result: WorkloadResult, allowance: Allowance) -> None:
+    """Hold what the candidate's process says of its latency against this process's own clock.
+
+    Calls one after another take at least as long, each, as the longer of the device's and the host's time; the device's
+    may be less here, with warm caches, never more.
+    """
+    assert result.latency is not None and result.latency.host_ms is not None
+    told = max(result.latency.median_ms, result.latency.host_ms)
+    few, many = 2, 2 + max(4, min(200, int(PACE_MS / told)))
+    seconds = []
+    for calls in (few, many):
+        begun = time.perf_counter()
+        candidate.request("pace", calls, allowance=allowance)
+        seconds.append(time.perf_counter() - begun)
+    pace = (seconds[1] - seconds[0]) * 1e3 / (many - few)
+    if pace > PACE_FACTOR * told + PACE_SLACK_MS:
+        result.status = Status.REJECTED
+        result.error = (
+            f"its process tells of {told:.4g} ms a call, but {many - few} calls took {pace:.4g} ms each by the judge's "
+            "clock: the timer was tampered with, or the calls differ"
+        )
+
+
+def _check_floor(result: WorkloadResult, record: ReferenceWorkload, device: str) -> None:
+    """Refuse a latency that the device cannot reach."""
+    assert result.latency is not None and record.floor_ms is not None
+    if result.latency.median_ms < roofline.MARGIN * record.floor_ms - roofline.RESOLUTION_MS:
+        result.status = Status.REJECTED
+        result.error = (
+            f"a latency of {result.latency.median_ms * 1e3:.4g} us is under what {device} can do: {record.floor} takes "
+            f"{record.floor_ms * 1e3:.4g} us at least, so the work was not done in the timed calls"
+        )
+
+
+def _kernels(candidate: Candidate) -> list[CompiledKernel]:
+    """What the kernel's process says of its compiled Triton kernels; nothing where it says nothing that can be read."""
+    try:
+        answer = candidate.request("compiled", allowance=Allowance(5))
+        return [CompiledKernel.model_validate(one) for one in answer["kernels"][:MAX_KERNELS]]
+    except (CandidateError, CandidateDied, LookupError, TypeError, ValueError):
+        return []
+
+
+def _notes(results: list[WorkloadResult]) -> list[str]:
+    timed = [one.latency for one in results if one.latency is not None and one.latency.host_ms is not None]
+    slow = sum(one.host_ms > one.median_ms for one in timed)
+    if not slow:
+        return []
+    return [
+        f"the host takes longer to launch a call than the device to run it on {slow} of {len(timed)} workloads: a "
+        "caller that captures no CUDA graph waits for the host"
+    ]
 
 
 def _needs_inputs(evaluator: Any) -> bool:

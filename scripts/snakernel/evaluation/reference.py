@@ -12,11 +12,13 @@ from flashinfer_bench.bench.evaluators.default import DefaultEvaluator
 from flashinfer_bench.compile import BuilderRegistry
 from flashinfer_bench.data import Definition, Workload
 
-from snakernel.evaluation import devices, timing
+from snakernel.evaluation import devices, roofline, timing
 from snakernel.evaluation import inputs as drawing
 from snakernel.evaluation.verdict import Latency, Reference, ReferenceWorkload, Settings
 from snakernel.files import digest_texts
 
+TIMED_SETS = 2
+"""Sets of memory that timed calls use in turn."""
 READ_BYTES_PER_S = 500e6
 """Outputs are kept where reading them at this rate is quicker than computing them again."""
 
@@ -24,6 +26,11 @@ READ_BYTES_PER_S = 500e6
 def expected_path(folder: Path, uuid: str) -> Path:
     """Where the expected outputs of a workload are kept."""
     return folder / "expected" / f"{uuid}.safetensors"
+
+
+def timed_seeds(seed: int, workload: Workload) -> list[int]:
+    """Seeds of the inputs of timed calls: of the values that move, and of each set of memory."""
+    return [drawing.draw_seed(seed, workload, 1000 + number) for number in range(1 + TIMED_SETS)]
 
 
 def definition_hash(definition: Definition) -> str:
@@ -51,6 +58,10 @@ def measure_reference(
     budget = settings.reference_max_mb * 2**20
     notes: list[str] = []
     records: list[ReferenceWorkload] = []
+    peak, cache_bytes = None, 0
+    if kind == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        peak, cache_bytes = roofline.peak_of(properties.name, roofline.copy_bandwidth), properties.L2_cache_size
     for workload in workloads:
         draws: list[drawing.Draw] = []
         begun = time.perf_counter()
@@ -75,25 +86,30 @@ def measure_reference(
                 {f"{n}.{k}": one.contiguous() for n, draw in enumerate(draws) for k, one in enumerate(draw.expected)},
                 path,
             )
+        contents = drawing.Contents(definition, workload, timed_seeds(settings.seed, workload), kind, dataset)
         with torch.no_grad():
-            calls, host = timing.time_calls(
+            times = timing.Timer(kind).time(
                 lambda arguments: runnable(*arguments),
-                [draw.inputs for draw in draws[: settings.num_trials]],
-                kind,
+                contents,
                 warmup_runs=settings.warmup_runs,
                 iterations=settings.iterations,
                 budget_s=settings.timing_budget_s,
             )
-        records.append(
-            ReferenceWorkload(
-                uuid=workload.uuid,
-                axes=workload.axes,
-                latency=Latency.of(calls, host),
-                output_bytes=drawing.output_bytes(definition, workload),
-                expected=[drawing.hash_tensors(draw.expected) for draw in draws] if stored else [],
-                stored=stored,
-            )
+        latency = Latency.of(times.calls_ms, times.host_ms)
+        record = ReferenceWorkload(
+            uuid=workload.uuid,
+            axes=workload.axes,
+            latency=latency,
+            output_bytes=drawing.output_bytes(definition, workload),
+            expected=[drawing.hash_tensors(draw.expected) for draw in draws] if stored else [],
+            stored=stored,
         )
+        if peak is not None:
+            floor = roofline.floor_of(
+                lambda inputs: runnable(*inputs), draws[0].inputs, latency.median_ms, peak, cache_bytes
+            )
+            record.floor_ms, record.floor = floor.milliseconds, floor.told
+        records.append(record)
     return Reference(
         task_id=task_id,
         definition_sha256=definition_hash(definition),
@@ -117,9 +133,8 @@ def read_expected(
             found = [file.get_tensor(f"{draw}.{number}") for number in range(outputs)]
     except (OSError, safetensors.SafetensorError):
         return None
-    if drawing.hash_tensors(found) != record.expected[draw]:
-        return None
-    return [one.to(drawing.device_name(kind)) for one in found]
+    found = [one.to(drawing.device_name(kind)) for one in found]
+    return found if drawing.hash_tensors(found) == record.expected[draw] else None
 
 
 def _expects_outputs(definition: Definition) -> bool:

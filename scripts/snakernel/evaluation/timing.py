@@ -1,21 +1,24 @@
 """Latency of a call.
 
-On a CUDA device the L2 cache is flushed and the inputs are rotated before each call, a sleep is queued on the device
-first so that the call is launched while the device is still busy, and a pair of events around it gives the device's own
-time, free of the host's launches. On the CPU it is the wall clock.
+On a CUDA device the L2 cache is flushed before each call, each call gets values that no call has seen, a sleep is
+queued on the device first so that the call is launched while the device is still busy, and a pair of events around it
+gives the device's own time, free of the host's launches. On the CPU it is the wall clock.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 Call = Callable[[Sequence[Any]], Any]
 
 METHODS = {
-    "cuda": "CUDA events around each call, launched behind a device-side sleep; L2 flushed; inputs rotated; median",
-    "cpu": "wall clock around each call on the CPU (Triton's interpreter); median",
+    "cuda": "CUDA events around each call, launched behind a device-side sleep; L2 flushed; new values in each call; "
+    "median of calls until its 95 % interval is tight",
+    "cpu": "wall clock around each call on the CPU (Triton's interpreter); new values in each call; median",
 }
 L2_FLUSH_BYTES = 256 * 1024 * 1024
 SLEEP_US = 200.0
@@ -25,98 +28,161 @@ QUEUE = 8
 """Calls whose events are read together, so that the host runs ahead of the device."""
 QUEUED_S = 0.02
 """Slow calls are queued fewer at a time, so that they notice their budget early."""
+MIN_CALLS = 32
+TIGHT = 0.005
+"""From MIN_CALLS on, no further call is begun when the interval of the median is within this share of it."""
+TRAILING_CALLS = 3
 
 
-def time_calls(
-    call: Call, inputs: Sequence[Sequence[Any]], kind: str, *, warmup_runs: int, iterations: int, budget_s: float
-) -> tuple[list[float], list[float]]:
-    """Time calls; each gets the next of the input sets in turn.
+class Contents(Protocol):
+    """Where the arguments of calls come from."""
 
-    Returns:
-        Latencies in ms, one a call, and the host's times to launch in ms (empty on the CPU). At least one call is
-        timed, and no further one is begun after ``budget_s`` seconds of timing.
-    """
-    timed = _time_cuda if kind == "cuda" else _time_cpu
-    return timed(call, inputs, warmup_runs, iterations, budget_s)
+    pending: bool
+    """Some call must still be made, however long it takes."""
 
+    def prepare(self, number: int, ending: bool) -> Sequence[Any]:
+        """The arguments of a timed call, 0, 1, ...; of a warm-up call where ``number`` is negative."""
+        ...
 
-def _time_cpu(
-    call: Call, inputs: Sequence[Sequence[Any]], warmup_runs: int, iterations: int, budget_s: float
-) -> tuple[list[float], list[float]]:
-    clock = time.perf_counter
-    begun = clock()
-    for index in range(warmup_runs):
-        if clock() - begun > budget_s / 2:
-            break
-        call(inputs[index % len(inputs)])
-    latencies: list[float] = []
-    begun = clock()
-    for index in range(iterations):
-        arguments = inputs[index % len(inputs)]
-        start = clock()
-        call(arguments)
-        latencies.append((clock() - start) * 1e3)
-        if clock() - begun > budget_s:
-            break
-    return latencies, []
+    def keep(self, result: Any) -> None:
+        """See what the last call returned; work of the device that this needs follows that of the call."""
+        ...
 
 
-def _time_cuda(
-    call: Call, inputs: Sequence[Sequence[Any]], warmup_runs: int, iterations: int, budget_s: float
-) -> tuple[list[float], list[float]]:
-    import torch
+@dataclass
+class Times:
+    """What was measured."""
 
-    clock = time.perf_counter
-    cycles_per_us = _cycles_per_us()
-    flush = torch.empty(L2_FLUSH_BYTES, dtype=torch.int8, device="cuda")
-    begun = last_sync = clock()
-    queue, launch_us = QUEUE, 0.0
-    for index in range(warmup_runs):
-        call(inputs[index % len(inputs)])
-        launch_us = (clock() - last_sync) * 1e6
-        torch.cuda.synchronize()
-        # A slow call shows its length here; a fast one is queued with others below, where its length is hidden.
-        queue = max(1, min(QUEUE, int(QUEUED_S / (clock() - last_sync))))
-        last_sync = clock()
-        if last_sync - begun > budget_s / 2:
-            break
-    # The device must still be asleep when the host has launched everything; the last warm-up call compiled nothing.
-    sleep_cycles = int(min(max(SLEEP_US, 1.5 * launch_us), MAX_SLEEP_US) * cycles_per_us)
-    latencies: list[float] = []
-    host: list[float] = []
-    begun = clock()
-    index = 0
-    while index < iterations:
-        pairs = []
-        for _ in range(min(queue, iterations - index)):
-            first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            arguments = inputs[index % len(inputs)]
-            flush.zero_()
-            torch.cuda._sleep(sleep_cycles)
-            first.record()
+    calls_ms: list[float] = field(default_factory=list)
+    """Latency of each call, in milliseconds."""
+    host_ms: list[float] = field(default_factory=list)
+    """The host's time to launch each call, in milliseconds; empty on the CPU."""
+    trailing_ms: float | None = None
+    """How long the device still worked after the last event of a call, the least of a few calls; None on the CPU."""
+
+
+def median_interval(calls_ms: Sequence[float]) -> tuple[float, float, float]:
+    """The median and its distribution-free 95 % interval: order statistics of ranks n/2 -+ 1.96 sqrt(n)/2."""
+    ordered = sorted(calls_ms)
+    count = len(ordered)
+    reach = 1.96 * math.sqrt(count) / 2
+    middle = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+    low, high = ordered[max(0, math.floor(count / 2 - reach))], ordered[min(count - 1, math.ceil(count / 2 + reach))]
+    return middle, low, high
+
+
+class Timer:
+    """Times calls. What it uses is bound when it is made, so that a kernel that is imported later and puts something
+    else in its place changes nothing."""
+
+    def __init__(self, kind: str):
+        """``kind`` is cuda or cpu; CUDA is not started yet."""
+        import torch
+
+        self._clock, self._torch = time.perf_counter, torch
+        self._tight, self._times = _is_tight, Times
+        self._timed = self._time_cuda if kind == "cuda" else self._time_cpu
+        if kind == "cuda":
+            event, base = torch.cuda.Event, torch._C._CudaEventBase
+            self._event = lambda: event(enable_timing=True)
+            self._record, self._elapsed, self._wait = base.record, base.elapsed_time, base.synchronize
+            self._sleep, self._zero = torch._C._cuda_sleep, torch._C.TensorBase.zero_
+            self._stream, self._synchronize = torch.cuda.current_stream, torch.cuda.synchronize
+
+    def time(self, call: Call, contents: Contents, *, warmup_runs: int, iterations: int, budget_s: float) -> Times:
+        """Time calls, at most ``iterations``, at least one, and what ``contents`` still needs.
+
+        No further call is begun after ``budget_s`` seconds of timing, or when the median is known well enough.
+        """
+        return self._timed(call, contents, warmup_runs, iterations, budget_s)
+
+    def _time_cpu(self, call: Call, contents: Contents, warmup_runs: int, iterations: int, budget_s: float) -> Times:
+        clock, times = self._clock, self._times()
+        begun = clock()
+        for number in range(warmup_runs):
+            if clock() - begun > budget_s / 2:
+                break
+            call(contents.prepare(number - warmup_runs, False))
+        begun = clock()
+        ending = False
+        while not ending or contents.pending:
+            arguments = contents.prepare(len(times.calls_ms), ending)
+            start = clock()
+            result = call(arguments)
+            times.calls_ms.append((clock() - start) * 1e3)
+            contents.keep(result)
+            ending = len(times.calls_ms) >= iterations or clock() - begun > budget_s
+        return times
+
+    def _time_cuda(self, call: Call, contents: Contents, warmup_runs: int, iterations: int, budget_s: float) -> Times:
+        clock, record, times = self._clock, self._record, self._times()
+        flush = self._torch.empty(L2_FLUSH_BYTES, dtype=self._torch.int8, device="cuda")
+        self._synchronize()
+        cycles_per_us = self._cycles_per_us()
+        begun = clock()
+        queue, launch_us = QUEUE, 0.0
+        for number in range(warmup_runs):
+            arguments = contents.prepare(number - warmup_runs, False)
+            self._synchronize()
             start = clock()
             call(arguments)
-            host.append((clock() - start) * 1e3)
-            last.record()
-            pairs.append((first, last))
-            index += 1
-        torch.cuda.synchronize()
-        latencies += [first.elapsed_time(last) for first, last in pairs]
-        if clock() - begun > budget_s:
-            break
-    return latencies, host
+            launch_us = (clock() - start) * 1e6
+            self._synchronize()
+            # A slow call shows its length here; a fast one is queued with others below, where its length is hidden.
+            queue = max(1, min(QUEUE, int(QUEUED_S / (clock() - start))))
+            if clock() - begun > budget_s / 2:
+                break
+        # The device must still be asleep when the host has launched everything; the last warm-up call compiled nothing.
+        sleep_cycles = int(min(max(SLEEP_US, 1.5 * launch_us), MAX_SLEEP_US) * cycles_per_us)
+        begun = clock()
+        ending, index = False, 0
+        while not ending or contents.pending:
+            pairs = []
+            for _ in range(1 if ending else min(queue, max(1, iterations - index))):
+                first, last = self._event(), self._event()
+                arguments = contents.prepare(index, ending)
+                self._zero(flush)
+                self._sleep(sleep_cycles)
+                record(first, self._stream())
+                start = clock()
+                result = call(arguments)
+                times.host_ms.append((clock() - start) * 1e3)
+                record(last, self._stream())
+                contents.keep(result)
+                pairs.append((first, last))
+                index += 1
+            self._synchronize()
+            times.calls_ms += [self._elapsed(first, last) for first, last in pairs]
+            ending = index >= iterations or clock() - begun > budget_s or self._tight(times.calls_ms)
+        times.trailing_ms = min(self._trailing_ms(call, contents) for _ in range(TRAILING_CALLS))
+        return times
+
+    def _trailing_ms(self, call: Call, contents: Contents) -> float:
+        """How long the device works on after a call's last event: on a stream that the event does not wait for."""
+        arguments, last = contents.prepare(-1, False), self._event()
+        self._synchronize()
+        call(arguments)
+        self._record(last, self._stream())
+        self._wait(last)
+        start = self._clock()
+        self._synchronize()
+        return (self._clock() - start) * 1e3
+
+    def _cycles_per_us(self) -> float:
+        """Device clock cycles in a microsecond, from a sleep of known length."""
+        cycles = 200_000
+        first, last = self._event(), self._event()
+        self._sleep(cycles)
+        self._synchronize()
+        self._record(first, self._stream())
+        self._sleep(cycles)
+        self._record(last, self._stream())
+        self._synchronize()
+        return cycles / (self._elapsed(first, last) * 1e3)
 
 
-def _cycles_per_us() -> float:
-    """Device clock cycles in a microsecond, for torch.cuda._sleep, from a sleep of known length."""
-    import torch
-
-    cycles = 200_000
-    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda._sleep(cycles)
-    torch.cuda.synchronize()
-    first.record()
-    torch.cuda._sleep(cycles)
-    last.record()
-    torch.cuda.synchronize()
-    return cycles / (first.elapsed_time(last) * 1e3)
+def _is_tight(calls_ms: Sequence[float]) -> bool:
+    if len(calls_ms) < MIN_CALLS:
+        return False
+    middle, low, high = median_interval(calls_ms)
+    return high - low <= 2 * TIGHT * middle

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import statistics
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from snakernel.config import Config
+from snakernel.evaluation.timing import median_interval
 
 
 class Model(BaseModel):
@@ -52,17 +54,14 @@ class Latency(Model):
     def of(cls, calls_ms: list[float], host_ms: list[float] | None = None) -> Latency:
         """Summarise timed calls, in milliseconds.
 
-        The interval is the distribution-free one of the median: ranks n/2 -+ 1.96 sqrt(n)/2 (binomial, normal
-        approximation).
+        The interval is :func:`snakernel.evaluation.timing.median_interval`.
         """
-        ordered = sorted(calls_ms)
-        count = len(ordered)
-        reach = 1.96 * math.sqrt(count) / 2
+        median, low, high = median_interval(calls_ms)
         return cls(
-            median_ms=statistics.median(ordered),
-            low_ms=ordered[max(0, math.floor(count / 2 - reach))],
-            high_ms=ordered[min(count - 1, math.ceil(count / 2 + reach))],
-            calls=count,
+            median_ms=median,
+            low_ms=low,
+            high_ms=high,
+            calls=len(calls_ms),
             host_ms=statistics.median(host_ms) if host_ms else None,
         )
 
@@ -82,6 +81,40 @@ class Device(Model):
     """CUDA compute capability, as in 9.0."""
     memory_gb: float | None = None
     """Its memory, in 10^9 bytes."""
+
+
+class Conditions(Model):
+    """The state of a CUDA device around a measurement, by NVML; None where it cannot be told."""
+
+    sm_clock_mhz: int | None = None
+    """Clock of the multiprocessors."""
+    memory_clock_mhz: int | None = None
+    """Clock of the memory."""
+    temperature_c: int | None = None
+    """Temperature."""
+    power_w: float | None = None
+    """Power drawn."""
+    throttled: list[str] = Field(default_factory=list)
+    """Why clocks were held back."""
+    other_processes: list[int] = Field(default_factory=list)
+    """Processes beside the evaluation's own that had memory on the device."""
+
+
+class CompiledKernel(Model):
+    """What a compiled Triton kernel takes of the device; told by the kernel's own process, so no evidence."""
+
+    name: str
+    """The function."""
+    registers: int
+    """Registers a thread."""
+    spills: int
+    """Registers that had no room and live in local memory, in 4-byte words."""
+    shared_bytes: int
+    """Shared memory a block."""
+    warps: int
+    """Warps a block."""
+    stages: int
+    """Stages of its pipelined loops."""
 
 
 class Settings(Model):
@@ -115,10 +148,16 @@ class ReferenceWorkload(Model):
     """Its axes."""
     latency: Latency
     """The reference's latency."""
+    baseline: Latency | None = None
+    """The latency of the dataset's baseline solution, where there is one."""
+    floor_ms: float | None = None
+    """The least time that the device needs, in milliseconds: see evaluation/roofline.py; None on the CPU."""
+    floor: str | None = None
+    """What that is the time of: bytes and operations, and the device's rates."""
     output_bytes: int
     """Bytes of all outputs of one draw."""
     expected: list[str]
-    """Hash of the expected outputs of each draw."""
+    """Checksum of the expected outputs of each draw."""
     stored: bool
     """Whether the expected outputs are kept in expected/{uuid}.safetensors; else they are computed again."""
 
@@ -142,6 +181,8 @@ class Reference(Model):
     """The evaluator's settings."""
     workloads: list[ReferenceWorkload]
     """One record a workload."""
+    baseline: str | None = None
+    """Name of the dataset's baseline solution whose latency is beside the reference's; None where it has none."""
     notes: list[str] = Field(default_factory=list)
     """What a person should know: outputs that are not kept, and why."""
 
@@ -161,6 +202,10 @@ class WorkloadResult(Model):
     """The reference's latency, in milliseconds."""
     speedup: float | None = None
     """reference_ms / latency, where it passed."""
+    baseline_ms: float | None = None
+    """The latency of the dataset's baseline solution, in milliseconds."""
+    floor_ms: float | None = None
+    """The least time that the device needs, in milliseconds."""
     max_absolute_error: float | None = None
     """Largest absolute error over all draws and outputs."""
     max_relative_error: float | None = None
@@ -189,6 +234,9 @@ class Evaluation(Model):
     """Arithmetic mean over workloads of reference latency / latency (the contest's rule); None unless correct."""
     speedup_geomean: float | None
     """Geometric mean of the same."""
+    speedup_over_baseline: float | None = None
+    """Arithmetic mean over workloads of baseline latency / latency (the contest's score); None unless correct, or
+    where the dataset has no baseline solution."""
     latency_ms: float | None
     """Arithmetic mean over workloads of the latency, in milliseconds; None unless correct."""
     error: str
@@ -199,6 +247,14 @@ class Evaluation(Model):
     """One record a workload; empty where the kernel could not be built."""
     device: Device
     """What it was measured on."""
+    conditions: Conditions | None = None
+    """The state of the device when the kernel had been timed; None on the CPU."""
+    kernels: list[CompiledKernel] = Field(default_factory=list)
+    """What its Triton kernels take of the device."""
+    suspicions: list[str] = Field(default_factory=list)
+    """What a scan of its source finds odd; none of it decides."""
+    notes: list[str] = Field(default_factory=list)
+    """What a person should know of the figures: calls that the host takes longer to launch than the device to run."""
     versions: dict[str, str]
     """Versions of what decides."""
     timing: str
@@ -215,21 +271,40 @@ class Evaluation(Model):
     """When the evaluation began, ISO 8601, UTC."""
 
 
-def conclude(
-    results: list[WorkloadResult],
-) -> tuple[Status, bool, float | None, float | None, float | None, str, dict[str, int]]:
-    """Status, correct, speedup, its geometric mean, latency in ms, error and stats of a kernel from its workloads.
+@dataclass
+class Summary:
+    """What a kernel's workloads come to: fields of :class:`Evaluation`."""
 
-    The baseline's rule: one failing workload fails the kernel.
-    """
+    status: Status
+    correct: bool = False
+    speedup: float | None = None
+    speedup_geomean: float | None = None
+    speedup_over_baseline: float | None = None
+    latency_ms: float | None = None
+    error: str = ""
+    stats: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+def conclude(results: list[WorkloadResult]) -> Summary:
+    """What the workloads come to, by the baseline's rule: one failing workload fails the kernel."""
     stats: dict[str, int] = {}
     for one in results:
         stats[one.status.value] = stats.get(one.status.value, 0) + 1
     failed = next((one for one in results if one.status is not Status.PASSED), None)
     if failed is not None:
         axes = ", ".join(f"{axis}={value}" for axis, value in failed.axes.items())
-        return failed.status, False, None, None, None, f"workload {axes}:\n{failed.error}", stats
+        return Summary(status=failed.status, error=f"workload {axes}:\n{failed.error}", stats=stats)
     speedups = [one.speedup for one in results if one.speedup is not None]
     latencies = [one.latency.median_ms for one in results if one.latency is not None]
-    geomean = math.exp(statistics.fmean(math.log(value) for value in speedups))
-    return Status.PASSED, True, statistics.fmean(speedups), geomean, statistics.fmean(latencies), "", stats
+    over_baseline = [
+        one.baseline_ms / one.latency.median_ms for one in results if one.latency is not None and one.baseline_ms
+    ]
+    return Summary(
+        status=Status.PASSED,
+        correct=True,
+        speedup=statistics.fmean(speedups),
+        speedup_geomean=statistics.geometric_mean(speedups),
+        speedup_over_baseline=statistics.fmean(over_baseline) if len(over_baseline) == len(results) else None,
+        latency_ms=statistics.fmean(latencies),
+        stats=stats,
+    )
