@@ -53,6 +53,10 @@ def main() -> int:
     if arguments.once is not None:
         actions.import_s = time.perf_counter() - begun
         return actions.ACTIONS[arguments.once["action"]](**arguments.once["arguments"])
+    if not os.environ.get("TRITON_INTERPRET"):
+        from snakernel.evaluation.compiler import warm_up
+
+        warm_up()
     if not forks_can_compute():
         print("error: this process has started CUDA, so its forks could not use it", file=sys.stderr)
         return 1

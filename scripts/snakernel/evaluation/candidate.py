@@ -132,17 +132,22 @@ class Candidate:
             log = self.close()
             raise RuntimeError(f"the candidate's process could not be set up: {log.strip()[-2000:]}") from None
 
-    def share_buffer(self) -> None:
-        """Make the buffer that outputs come back in; on CUDA this process must have started CUDA."""
+    def make_buffer(self) -> None:
+        """Make the buffer that outputs come back in; on CUDA this starts CUDA in this process."""
         import torch
 
         if self._shared is not None:
             self._buffer = torch.frombuffer(self._shared, dtype=torch.uint8)
             return
-        import torch.multiprocessing  # noqa: F401  (teaches ForkingPickler to share CUDA memory)
-
         # 32 MB or more is a block of its own in torch's allocator: the candidate gets no other tensor's memory with it.
         self._buffer = torch.empty(max(self.buffer_bytes * SLOTS, 32 * 2**20), dtype=torch.uint8, device="cuda")
+
+    def share_buffer(self) -> None:
+        """Give the candidate's process the buffer, if it has not inherited it."""
+        if self._shared is not None:
+            return
+        import torch.multiprocessing  # noqa: F401  (teaches ForkingPickler to share CUDA memory)
+
         self.request("buffer", bytes(ForkingPickler.dumps(self._buffer)), allowance=Allowance(60))
 
     def request(self, command: str, *arguments: Any, allowance: Allowance) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -65,7 +66,7 @@ flashinfer-bench calls that RUNTIME_ERROR, since Triton compiles at the first ca
 
 TRAILING_MS, TRAILING_SHARE = 0.03, 0.1
 """Waiting for an idle device takes the host some microseconds, hence the first."""
-PACE_MS, PACE_FACTOR, PACE_SLACK_MS = 10.0, 2.0, 0.05
+PACE_MS, PACE_FACTOR, PACE_SLACK_MS = 5.0, 2.0, 0.05
 
 
 @dataclass
@@ -211,10 +212,12 @@ def judge(
             # CUDA starts in both processes at once: here, and there while the kernel is imported.
             build = Allowance(settings.eval_timeout_s)
             candidate.begin("build", allowance=build)
+            scan = ThreadPoolExecutor(1).submit(suspicions, kernel)
             with clock.part("start"):
                 drawing.prepare(kind)
                 device = devices.describe(kind)
                 _check_reference(reference, definition, device)
+                candidate.make_buffer()
             results, broken = _judge_workloads(
                 candidate, build, definition, workloads, reference, reference_folder, settings, kind, dataset, clock
             )
@@ -242,7 +245,7 @@ def judge(
         device=device,
         conditions=state,
         kernels=kernels,
-        suspicions=suspicions(kernel),
+        suspicions=scan.result(),
         notes=_notes(results),
         versions=devices.versions(),
         timing=timing.METHODS[kind],

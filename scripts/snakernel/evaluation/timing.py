@@ -21,7 +21,9 @@ METHODS = {
     "cpu": "wall clock around each call on the CPU (Triton's interpreter); new values in each call; median",
 }
 L2_FLUSH_BYTES = 256 * 1024 * 1024
-SLEEP_US = 200.0
+SLEEP_US = 400.0
+"""Long enough for the L2 cache to have written back what the flush left in it: with 200 us, latencies of 8 us varied by
+2.9 % between evaluations, with 400 us by 1.1 % (median of nine workloads of rmsnorm_h4096, 8 evaluations, H200)."""
 MAX_SLEEP_US = 2000.0
 """A call that the host launches for longer than this is the host's: its gaps are part of its latency."""
 QUEUE = 8
@@ -29,7 +31,7 @@ QUEUE = 8
 QUEUED_S = 0.02
 """Slow calls are queued fewer at a time, so that they notice their budget early."""
 MIN_CALLS = 32
-TIGHT = 0.005
+TIGHT = 0.01
 """From MIN_CALLS on, no further call is begun when the interval of the median is within this share of it."""
 TRAILING_CALLS = 3
 
