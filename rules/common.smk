@@ -10,7 +10,7 @@ BASEDIR = Path(workflow.basedir)
 SCRIPTS = BASEDIR / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from snakernel.config import config_yaml, load_config
+from snakernel.config import LIMITS, config_yaml, load_config, read_config
 from snakernel.dataset import read_tasks
 from snakernel.errors import UserError
 from snakernel.files import digest, write_text
@@ -18,6 +18,7 @@ from snakernel.jobs import set_job_environment
 from snakernel.llm.providers import check_credentials
 from snakernel.prompts import check_templates, template_files
 from snakernel.search import create_strategy
+from snakernel.skipping import skip_reason
 
 try:
     SETTINGS = load_config(config)
@@ -92,16 +93,25 @@ def kernel_to_edit(wildcards):
     return f"{RESULTS}/{wildcards.task}/step_{STRATEGY.reads(step)}/kernel.py"
 
 
-def prompt_to_answer(wildcards):
-    """A step's prompt; once it is answered, a file that no rule makes and that is never too new.
+def prompt_to_answer(name):
+    """A file of a step's prompt; once the step is answered, one that no rule makes and that is never too new.
 
     So no edited template, changed state or renewed mtime can ask a model again, and prompt.md stays what was sent.
+    A step that was skipped is not answered: it is asked when a change of the limits or of the state says so.
     """
-    folder = f"{RESULTS}/{wildcards.task}/step_{wildcards.step}"
-    prompt = f"{folder}/prompt.md"
-    if exists(f"{folder}/response.json") and exists(prompt):
-        return before_update(ancient(prompt))
-    return prompt
+
+    def file(wildcards):
+        path = f"{RESULTS}/{wildcards.task}/step_{wildcards.step}/{name}"
+        if is_answered(wildcards.task, wildcards.step) and exists(path):
+            return before_update(ancient(path))
+        return path
+
+    return file
+
+
+def is_answered(task, step):
+    """Whether the journal has the answer to a step."""
+    return exists(f"{RESULTS}/answers/{task}/{step}.json")
 
 
 def show_summary():
@@ -109,14 +119,24 @@ def show_summary():
     shell('python "$SNAKERNEL_SCRIPTS"/summarize.py --config {CONFIG} --show')
 
 
+def limits_of_last_run():
+    """The limits that the run had when it was last started; nothing if it never was."""
+    try:
+        return read_config(CONFIG).limits if exists(CONFIG) else None
+    except UserError:
+        return None
+
+
 def check_key():
     """Where a service will be asked, its key must be there before anything runs; a finished run needs none."""
-    answered = all(
-        exists(f"{RESULTS}/answers/{task}/{step}.json")
+    same_limits = limits_of_last_run() == SETTINGS.limits
+    settled = all(
+        is_answered(task, step)
+        or (same_limits and skip_reason(Path(f"{RESULTS}/{task}/step_{step}")))
         for task in TASKS
         for step in range(1, STRATEGY.steps + 1)
     )
-    if SETTINGS.api_type != "replay" and not answered:
+    if SETTINGS.api_type != "replay" and not settled:
         try:
             check_credentials(SETTINGS.api_type, SETTINGS.api_base)
         except UserError as error:

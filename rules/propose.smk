@@ -16,20 +16,26 @@ rule write_prompt:
     params:
         config=CONFIG,
         folder=task_folder,
-        code=library("write_prompt.py", "snakernel/prompts.py", "snakernel/search"),
+        code=library(
+            "write_prompt.py",
+            "snakernel/prompts.py",
+            "snakernel/search",
+            "snakernel/skipping.py",
+        ),
         templates=digest(*template_files(SETTINGS)),
-        settings=settings("gpu_name", "gpu_architecture", "atol", "rtol"),
+        settings=settings("gpu_name", "gpu_architecture", "atol", "rtol", *LIMITS),
     message:
         "{wildcards.task} step {wildcards.step}: writing the prompt"
     shell:
         'python "$SNAKERNEL_SCRIPTS"/write_prompt.py --config {params.config:q} --task-folder {params.folder:q} '
-        "--step {wildcards.step} --out {output.prompt:q} > {log:q} 2>&1"
+        "--step {wildcards.step} --state {input.state:q} --out {output.prompt:q} > {log:q} 2>&1"
 
 
 # No parameters: a model, a temperature or a key of another kind that changes is for steps that are not answered yet.
 rule propose:
     input:
-        prompt=prompt_to_answer,
+        prompt=prompt_to_answer("prompt.md"),
+        question=prompt_to_answer("prompt.json"),
     output:
         f"{RESULTS}/{{task}}/step_{{step}}/response.json",
     log:
@@ -63,7 +69,9 @@ rule extract_kernel:
         CONDA
     params:
         folder=task_folder,
-        code=library("extract_kernel.py", "snakernel/extraction.py"),
+        code=library(
+            "extract_kernel.py", "snakernel/extraction.py", "snakernel/skipping.py"
+        ),
     message:
         "{wildcards.task} step {wildcards.step}: taking the kernel out of the answer"
     shell:

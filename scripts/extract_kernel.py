@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 
 from snakernel.errors import run_main
-from snakernel.extraction import extract
 from snakernel.files import write_model, write_text
-from snakernel.history import step
+from snakernel.skipping import skip_kernel, skip_reason
 
 
 def main() -> None:
@@ -16,6 +15,12 @@ def main() -> None:
     parser.add_argument("--task-folder", type=Path, required=True)
     parser.add_argument("--step", type=int, required=True)
     arguments = parser.parse_args()
+    folder = arguments.task_folder / f"step_{arguments.step}"
+    if why := skip_reason(folder):
+        return skip_kernel(folder, why)
+    from snakernel.extraction import extract  # here and below: a step that is skipped is not to wait for it
+    from snakernel.history import step
+
     current = step(arguments.task_folder, arguments.step)
     # Edits belong to the kernel that the model was shown, whatever the search would show it today.
     base = current.response.request.question.base

@@ -17,6 +17,8 @@ from snakernel.files import explain, read_text
 
 API_ALIASES = {"anthropic": "claude", "google": "gemini"}
 WITHOUT_EFFECT = ("level", "problem_id", "dtype_str", "debug")
+LIMITS: tuple[str, ...] = ()
+"""Keys that end a search early: a step that was not asked because of one is asked when it changes."""
 
 
 class Config(BaseModel):
@@ -152,6 +154,11 @@ class Config(BaseModel):
     def results(self) -> Path:
         """The run's folder."""
         return Path(self.save_path or "results") / self.run_name
+
+    @property
+    def limits(self) -> dict[str, float | None]:
+        """What ends a search early."""
+        return {key: getattr(self, key) for key in LIMITS}
 
     @property
     def ignored(self) -> list[str]:

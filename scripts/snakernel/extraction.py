@@ -26,9 +26,9 @@ class Extraction(BaseModel):
 
     format_version: int = 1
     """Version of this file's format."""
-    kind: Literal["kernel", "edits", "unchanged", "none"]
+    kind: Literal["kernel", "edits", "unchanged", "none", "skipped"]
     """kernel: the answer holds a whole kernel; edits: edits of the base were applied; unchanged: the base as it was,
-    because nothing in the answer could be used; none: there is no kernel."""
+    because nothing in the answer could be used; none: there is no kernel; skipped: the step was not asked."""
     base: int | None = None
     """The step whose kernel the edits were applied to."""
     edits_applied: int = 0

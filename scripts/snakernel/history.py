@@ -12,6 +12,7 @@ from snakernel.extraction import Extraction
 from snakernel.files import read_model, read_text
 from snakernel.llm.base import Answer
 from snakernel.search.state import Attempt, State
+from snakernel.skipping import skip_reason
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,13 @@ class Step:
         """The search's state after the step."""
         return self._told(lambda path: read_model(path, State), "best.json")
 
+    @property
+    def skipped(self) -> str | None:
+        """Why the step was not asked: then it has no answer, and is no attempt. None where it was asked."""
+        return skip_reason(self.folder)
+
     def attempt(self) -> Attempt:
-        """The step as the search sees it."""
+        """The step as the search sees it, if it was asked."""
         evaluation = self.evaluation
         return Attempt(
             step=self.number,

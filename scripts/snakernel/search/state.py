@@ -74,7 +74,9 @@ class State(BaseModel):
     draw: Draw | None = None
     """evolve: how the elite was drawn."""
     stopped: str | None = None
-    """Why the search goes no further, where it does not."""
+    """Why the search goes no further, where it does not: no step that starts from this state is asked."""
+    skipped: str | None = None
+    """Why ``step`` was not asked, where it was not: the rest is the state that it started from."""
 
 
 class Strategy(Protocol):
