@@ -79,18 +79,25 @@ def task_inputs(wildcards):
     return [str(file) for file in files if file.exists()]
 
 
+def state_after(wildcards, step):
+    """The state after a step; nothing for the empty one before the first."""
+    return f"{RESULTS}/{wildcards.task}/step_{step}/best.json" if step else []
+
+
+def state_to_show(wildcards):
+    """The state that a step's prompt is made of: that of parallel steps is the same."""
+    return state_after(wildcards, STRATEGY.reads(int(wildcards.step)))
+
+
 def state_before(wildcards):
-    """The state that a step starts from; nothing for a step that starts from the empty one."""
-    before = STRATEGY.reads(int(wildcards.step))
-    return f"{RESULTS}/{wildcards.task}/step_{before}/best.json" if before else []
+    """The state that a step's verdict is added to: selection goes on in the order of the steps."""
+    return state_after(wildcards, int(wildcards.step) - 1)
 
 
-def kernel_to_edit(wildcards):
-    """The kernel before a step that edits one; through it, that of any earlier step."""
-    step = int(wildcards.step)
-    if not STRATEGY.tunes(step):
-        return []
-    return f"{RESULTS}/{wildcards.task}/step_{STRATEGY.reads(step)}/kernel.py"
+def kernels_to_read(wildcards):
+    """The kernels that a step's own may be made of; through them, those of any earlier step."""
+    steps = STRATEGY.kernels_read(int(wildcards.step))
+    return [f"{RESULTS}/{wildcards.task}/step_{step}/kernel.py" for step in steps]
 
 
 def prompt_to_answer(name):

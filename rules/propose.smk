@@ -5,7 +5,7 @@ rule write_prompt:
     input:
         rules.check_task.output,
         reference=rules.measure_reference.output.reference,
-        state=state_before,
+        state=state_to_show,
     output:
         prompt=f"{RESULTS}/{{task}}/step_{{step}}/prompt.md",
         question=f"{RESULTS}/{{task}}/step_{{step}}/prompt.json",
@@ -59,7 +59,7 @@ rule propose:
 rule extract_kernel:
     input:
         rules.propose.output,
-        base=kernel_to_edit,
+        kernels=kernels_to_read,
     output:
         kernel=f"{RESULTS}/{{task}}/step_{{step}}/kernel.py",
         extraction=f"{RESULTS}/{{task}}/step_{{step}}/extraction.json",

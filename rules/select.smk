@@ -19,6 +19,9 @@ rule select_best:
         code=library("select_best.py", "snakernel/search", "snakernel/skipping.py"),
         settings=settings(
             "agent_type",
+            "parallel_proposals",
+            "islands",
+            "migrate_every",
             "max_memory_round",
             "filter_wrong_attempts",
             "pool_size",

@@ -1,4 +1,4 @@
-"""The state of the search after a step: the state before it and the step's verdict, folded by the strategy."""
+"""The state of the search after a step: the state after the step before it, and the verdict, folded by the strategy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="the run's resolved configuration")
     parser.add_argument("--task-folder", type=Path, required=True)
     parser.add_argument("--step", type=int, required=True)
-    parser.add_argument("--state", type=Path, nargs="?", help="best.json that the step started from; none: empty")
+    parser.add_argument("--state", type=Path, nargs="?", help="best.json of the step before; none: the empty state")
     arguments = parser.parse_args()
     folder = arguments.task_folder / f"step_{arguments.step}"
     skipped = skip_reason(folder)

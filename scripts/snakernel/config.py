@@ -54,6 +54,12 @@ class Config(BaseModel):
     """Evolve: the draw's probabilities are softmax(speedup / softmax_temperature)."""
     refine_steps: int = Field(default=0, ge=0)
     """Evolve: tuning steps that follow each proposal; each is a step of its own on top of total_steps."""
+    parallel_proposals: int = Field(default=1, ge=1, le=1000)
+    """Steps that start from the same state, so that their answers are awaited together."""
+    islands: int = Field(default=1, ge=1, le=1000)
+    """Searches beside each other that share total_steps, each with a memory or a pool of its own."""
+    migrate_every: int = Field(default=5, ge=1)
+    """Islands: rounds after which each one's best is given to the next one, in a ring."""
     seed: int = Field(default=0, ge=0)
     """Seed of everything that is drawn at random: the pool, the inputs of the evaluation."""
 

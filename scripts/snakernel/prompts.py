@@ -16,7 +16,7 @@ from snakernel.evaluation.verdict import Evaluation, Reference
 from snakernel.files import read_model, read_text
 from snakernel.history import Step, step
 from snakernel.llm.base import Question
-from snakernel.search.state import Attempt, State, Strategy
+from snakernel.search import Attempt, State, Strategy
 
 TEMPLATES = Path(__file__).parents[2] / "prompts"
 ERROR_CHARS = 3_000
@@ -75,8 +75,9 @@ def render(config: Config, strategy: Strategy, state: State, task_folder: Path, 
     role = strategy.role(number, state)
     shown = [ShownAttempt.of(step(task_folder, one.step), state.best) for one in strategy.shown(number, state)]
     base = best = None
-    if role == "tuner" and state.base is not None:
-        base = ShownAttempt.of(step(task_folder, state.base), state.best)
+    edited = strategy.base(number, state)
+    if edited is not None:
+        base = ShownAttempt.of(step(task_folder, edited), state.best)
     if state.best is not None and state.best.correct:
         best = ShownAttempt.of(step(task_folder, state.best.step), state.best)
     reference = read_model(task_folder / "reference" / "reference.json", Reference)

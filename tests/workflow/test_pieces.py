@@ -139,7 +139,8 @@ def test_the_evolving_agent_runs(tmp_path: Path) -> None:
     assert project.plan() == {}
     folder = project.folder / TASK
     state = read_model(folder / "step_2" / "best.json", State)
-    shown = [one.step for one in (*state.elite, *state.recent)]
+    (island,) = state.islands
+    shown = [one.step for one in (*island.elite, *island.recent)]
     prompt = (folder / "step_3" / "prompt.md").read_text()
     assert [f"### Kernel of step {step}" in prompt for step in (1, 2)] == [step in shown for step in (1, 2)]
     assert json.loads((folder / "step_3" / "prompt.json").read_text())["shown"] == shown
