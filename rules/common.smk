@@ -16,13 +16,19 @@ from snakernel.errors import UserError
 from snakernel.files import digest, write_text
 from snakernel.jobs import set_job_environment
 from snakernel.llm.providers import check_credentials
-from snakernel.prompts import check_templates, template_files
+from snakernel.prompts import (
+    check_lessons,
+    check_templates,
+    find_lessons,
+    template_files,
+)
 from snakernel.search import create_strategy
 from snakernel.skipping import skip_reason
 
 try:
     SETTINGS = load_config(config)
     check_templates(SETTINGS)
+    check_lessons(SETTINGS)
     TASKS = {
         task.name: task
         for task in read_tasks(Path(SETTINGS.tasks_path), SETTINGS.dataset)
@@ -92,6 +98,17 @@ def state_to_show(wildcards):
 def state_before(wildcards):
     """The state that a step's verdict is added to: selection goes on in the order of the steps."""
     return state_after(wildcards, int(wildcards.step) - 1)
+
+
+def lessons_to_show(wildcards):
+    """The kernels of another run that a task's proposals are shown, with their verdicts."""
+    task = task_of(wildcards)
+    lessons = find_lessons(SETTINGS, task.op_type, task.definition)
+    return [
+        str(one.folder / "best" / name)
+        for one in lessons
+        for name in ("kernel.py", "evaluation.json")
+    ]
 
 
 def kernels_to_read(wildcards):

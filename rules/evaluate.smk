@@ -7,6 +7,7 @@ rule evaluate:
         rules.measure_reference.output.reference,
         response=rules.propose.output,
         kernel=rules.extract_kernel.output.kernel,
+        extraction=rules.extract_kernel.output.extraction,
     output:
         f"{RESULTS}/{{task}}/step_{{step}}/evaluation.json",
     log:

@@ -6,6 +6,7 @@ rule write_prompt:
         rules.check_task.output,
         reference=rules.measure_reference.output.reference,
         state=state_to_show,
+        lessons=lessons_to_show,
     output:
         prompt=f"{RESULTS}/{{task}}/step_{{step}}/prompt.md",
         question=f"{RESULTS}/{{task}}/step_{{step}}/prompt.json",
@@ -23,7 +24,17 @@ rule write_prompt:
             "snakernel/skipping.py",
         ),
         templates=digest(*template_files(SETTINGS)),
-        settings=settings("gpu_name", "gpu_architecture", "atol", "rtol", *LIMITS),
+        settings=settings(
+            "gpu_name",
+            "gpu_architecture",
+            "atol",
+            "rtol",
+            "planner",
+            "feedback",
+            "models",
+            "model_choice",
+            *LIMITS,
+        ),
     message:
         "{wildcards.task} step {wildcards.step}: writing the prompt"
     shell:
@@ -69,11 +80,13 @@ rule extract_kernel:
         CONDA
     params:
         folder=task_folder,
+        config=CONFIG,
         code=library(
             "extract_kernel.py", "snakernel/extraction.py", "snakernel/skipping.py"
         ),
+        settings=settings("reject_duplicates"),
     message:
         "{wildcards.task} step {wildcards.step}: taking the kernel out of the answer"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/extract_kernel.py --task-folder {params.folder:q} '
+        'python "$SNAKERNEL_SCRIPTS"/extract_kernel.py --config {params.config:q} --task-folder {params.folder:q} '
         "--step {wildcards.step} > {log:q} 2>&1"

@@ -28,6 +28,9 @@ rule select_best:
             "softmax_temperature",
             "refine_steps",
             "seed",
+            "planner",
+            "stop_at_speedup",
+            "patience",
         ),
     message:
         "{wildcards.task} step {wildcards.step}: selecting the best so far"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from snakernel.errors import UserError, run_main
 from snakernel.files import read_model, write_text
-from snakernel.skipping import skip_reason, skip_verdict
+from snakernel.skipping import duplicate_of, reject_duplicate, skip_reason, skip_verdict
 
 if TYPE_CHECKING:
     from snakernel.config import Config
@@ -39,6 +39,9 @@ def main() -> int:
             parser.error("--task-folder needs --out")
         if why := skip_reason(arguments.kernel.parent):
             skip_verdict(arguments.task_folder, arguments.kernel, why, arguments.out)
+            return 0
+        if same := duplicate_of(arguments.kernel.parent):
+            reject_duplicate(arguments.task_folder, arguments.kernel, same, arguments.out)
             return 0
     from snakernel.config import config_yaml, load_config, read_config  # here: a skipped step is not to wait for it
 

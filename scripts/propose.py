@@ -15,7 +15,7 @@ from snakernel.skipping import NotAsked, skip_answer
 
 if TYPE_CHECKING:
     from snakernel.config import Config
-    from snakernel.llm.base import Provider
+    from snakernel.llm.base import Provider, Request
 
 
 def main() -> None:
@@ -32,20 +32,13 @@ def main() -> None:
     if not answered and (why := read_json(arguments.prompt.with_suffix(".json")).get("skip")):
         return not_asked(arguments.out, why)
     from snakernel.config import read_config  # here and below: a step that is skipped is not to wait for it
-    from snakernel.llm.base import Prompt, Request
     from snakernel.llm.journal import Journal
 
     config = read_config(arguments.config)
     journal = Journal(arguments.task_folder.parent, task, arguments.step)
     try:
         answer, new = journal.answer(
-            lambda: Request(
-                prompt=read_text(arguments.prompt),
-                model=config.model_name,
-                temperature=config.temperature,
-                max_completion_tokens=config.max_completion_tokens,
-                question=read_model(arguments.prompt.with_suffix(".json"), Prompt).question,
-            ),
+            lambda: request(config, arguments.prompt),
             lambda: provider(config, task, arguments.definition, arguments.step),
         )
     except NotAsked as reason:
@@ -58,6 +51,20 @@ def main() -> None:
     )
     for warning in answer.warnings:
         print(f"warning: {warning}")
+
+
+def request(config: Config, prompt: Path) -> Request:
+    """A step's question, to the model that it is for."""
+    from snakernel.llm.base import Prompt, Request
+
+    question = read_model(prompt.with_suffix(".json"), Prompt).question
+    return Request(
+        prompt=read_text(prompt),
+        model=question.model or config.model_name,
+        temperature=config.temperature,
+        max_completion_tokens=config.max_completion_tokens,
+        question=question,
+    )
 
 
 def not_asked(out: Path, why: str) -> None:

@@ -58,13 +58,19 @@ class Step:
 
     def attempt(self) -> Attempt:
         """The step as the search sees it, if it was asked."""
-        evaluation = self.evaluation
+        evaluation, extraction, answer = self.evaluation, self.extraction, self.response
+        model = answer.request.question.model
         return Attempt(
             step=self.number,
             compiled=evaluation.compiled,
             correct=evaluation.correct,
             speedup=evaluation.speedup or 0.0,
-            has_kernel=self.extraction.kind != "none",
+            has_kernel=extraction.kind != "none",
+            base=extraction.base,
+            duplicate_of=extraction.duplicate_of,
+            plan=extraction.plan,
+            model=model,
+            cost_usd=answer.cost_usd if model is not None else None,
         )
 
     def _told(self, read, name: str):

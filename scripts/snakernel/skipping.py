@@ -1,4 +1,4 @@
-"""Steps that are not asked, because the search stopped before them or the budget is spent.
+"""Steps that are not asked, because the search stopped before them or the budget is spent; kernels not judged again.
 
 The response.json of such a step is ``{"skipped": why}``. It is in no journal and costs nothing, and what is made of it
 says the same: a kernel.py of one comment, a verdict SKIPPED, and in best.json the state that the step started from.
@@ -54,7 +54,24 @@ def skip_kernel(step_folder: Path, why: str) -> None:
 
 
 def skip_verdict(task_folder: Path, kernel: Path, why: str, out: Path) -> None:
-    """evaluation.json of a step that was not asked: what would have judged it is the reference's."""
+    """evaluation.json of a step that was not asked."""
+    _verdict(task_folder, kernel, "SKIPPED", f"not asked: {why}", out)
+
+
+def duplicate_of(step_folder: Path) -> int | None:
+    """The earlier step that has the same program, where duplicates are rejected."""
+    path = step_folder / "extraction.json"
+    return read_json(path).get("duplicate_of") if path.exists() else None
+
+
+def reject_duplicate(task_folder: Path, kernel: Path, same: int, out: Path) -> None:
+    """evaluation.json of a kernel that is an earlier step's: it is not judged again."""
+    why = f"duplicate: but for comments and layout it is the kernel of step {same}, and was not judged again"
+    _verdict(task_folder, kernel, "REJECTED", why, out)
+
+
+def _verdict(task_folder: Path, kernel: Path, status: str, error: str, out: Path) -> None:
+    """A verdict without a judgement: what would have judged the kernel is the reference's."""
     reference = read_json(task_folder / "reference" / "reference.json")
     _write(
         out,
@@ -62,13 +79,13 @@ def skip_verdict(task_folder: Path, kernel: Path, why: str, out: Path) -> None:
             "format_version": 1,
             "task_id": task_folder.name,
             "kernel_sha256": hashlib.sha256(kernel.read_bytes()).hexdigest(),
-            "status": "SKIPPED",
+            "status": status,
             "compiled": False,
             "correct": False,
             "speedup": None,
             "speedup_geomean": None,
             "latency_ms": None,
-            "error": f"not asked: {why}",
+            "error": error,
             "stats": {},
             "workloads": [],
             **{name: reference[name] for name in ("device", "versions", "timing", "settings")},

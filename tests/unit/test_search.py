@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 from snakernel.config import load_config
-from snakernel.search import Attempt, Island, State, create_strategy
+from snakernel.search import Attempt, Island, ModelRecord, Plan, State, create_strategy
+from snakernel.search.models import choose
 
 
 def attempt(step: int, speedup: float | None = 1.0, *, compiled: bool = True, has_kernel: bool = True) -> Attempt:
@@ -237,3 +238,82 @@ def test_a_prompt_is_made_of_what_its_state_holds(agent_type, islands, width, re
             assert strategy.base(step, state) in ready[step]
         states.append(strategy.update(states[-1], attempt(step, None if step % 7 == 3 else 1 + (step * 37 % 11) / 10)))
     assert states[-1].best.speedup == 2.0
+
+
+def test_a_search_stops_at_its_target_and_stays_stopped() -> None:
+    strategy = iterative(stop_at_speedup=2)
+    assert run(strategy, [attempt(1, 1.9), attempt(2, None)]).stopped is None
+    state = run(strategy, [attempt(1, 1.0), attempt(2, 2.0)])
+    assert state.stopped == "step 2 has a speedup of 2, and stop_at_speedup is 2"
+    # An answer that was awaited meanwhile counts, and does not start the search again.
+    later = strategy.update(state, attempt(3, 5.0))
+    assert (later.best.step, later.stopped) == (3, state.stopped)
+
+
+def test_a_search_stops_when_its_patience_ends() -> None:
+    strategy = iterative(patience=2)
+    assert run(strategy, [attempt(1, 1.0), attempt(2, 0.5)]).stopped is None
+    assert run(strategy, [attempt(1, 1.0), attempt(2, 1.5), attempt(3, 1.5)]).stopped is None
+    told = run(strategy, [attempt(1, 1.0), attempt(2, 0.5), attempt(3, None)]).stopped
+    assert told == "nothing was better than step 1 in 2 steps, and patience is 2"
+
+
+def test_a_duplicate_is_edited_where_it_was_judged() -> None:
+    strategy = iterative(reject_duplicates=True)
+    state = run(strategy, [attempt(1), attempt(2), duplicate(3, of=1)])
+    assert strategy.base(4, state) == 1
+    strategy = evolve(reject_duplicates=True, refine_steps=1)
+    state = run(strategy, [attempt(1), attempt(2), duplicate(3, of=1)])
+    assert strategy.base(4, state) == 1
+    assert all(list(strategy.kernels_read(step)) for step in range(2, 9))
+
+
+def duplicate(step: int, *, of: int) -> Attempt:
+    return Attempt(step=step, compiled=False, correct=False, speedup=0.0, duplicate_of=of)
+
+
+def test_ideas_are_kept_with_what_became_of_them() -> None:
+    plan = Plan(bottleneck="bandwidth", idea="wider loads")
+    attempts = [attempt(1), attempt(2).model_copy(update={"plan": plan})]
+    assert [(one.step, one.plan.idea) for one in run(iterative(planner=True), attempts).ideas] == [(2, "wider loads")]
+    assert run(iterative(), attempts).ideas == []
+
+
+def test_models_are_drawn_by_their_shares() -> None:
+    config = load_config({"models": {"small": 3, "large": 1}})
+    state = iterative().start()
+    drawn = Counter(choose(config, state, [0, 7, step])[0] for step in range(2000))
+    assert abs(drawn["small"] / 2000 - 0.75) < 4 * math.sqrt(0.75 * 0.25 / 2000)
+    assert choose(config, state, [0, 7, 1]) == choose(config, state, [0, 7, 1])
+    assert choose(config, state, [0, 7, 1])[1] == {"small": 0.75, "large": 0.25}
+    assert choose(load_config({}), state, [0]) == (None, {})
+    assert load_config({"models": ["a", "b"]}).models == {"a": 1.0, "b": 1.0}
+
+
+def test_a_bandit_prefers_what_improved_most_for_a_dollar() -> None:
+    config = load_config({"models": ["cheap", "dear"], "model_choice": "bandit"})
+    state = iterative().start()
+
+    def share(**models: ModelRecord) -> float:
+        after = state.model_copy(update={"models": models})
+        return sum(choose(config, after, [seed])[0] == "cheap" for seed in range(500)) / 500
+
+    same = {"asked": 20, "gains": 2.0}
+    assert 0.4 < share() < 0.6
+    assert share(cheap=ModelRecord(cost_usd=0.2, **same), dear=ModelRecord(cost_usd=2.0, **same)) > 0.9
+    better_one = ModelRecord(asked=20, gains=10.0, cost_usd=2.0)
+    assert share(cheap=ModelRecord(asked=20, gains=0.0, cost_usd=2.0), dear=better_one) < 0.05
+    # Without prices all cost the same.
+    assert 0.4 < share(cheap=ModelRecord(**same), dear=ModelRecord(**same)) < 0.6
+
+
+def test_what_a_model_brought_is_the_latency_that_it_saved() -> None:
+    def asked(step: int, speedup: float | None, model: str, cost: float | None) -> Attempt:
+        return attempt(step, speedup).model_copy(update={"model": model, "cost_usd": cost})
+
+    attempts = [asked(1, 1.0, "a", 0.5), asked(2, 4.0, "b", 1.0), asked(3, 2.0, "a", 0.5), asked(4, None, "a", None)]
+    state = run(iterative(models=["a", "b"]), attempts)
+    assert state.models == {
+        "a": ModelRecord(asked=3, cost_usd=1.0, gains=1.0),
+        "b": ModelRecord(asked=1, cost_usd=1.0, gains=0.75),
+    }

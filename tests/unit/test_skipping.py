@@ -14,7 +14,7 @@ from snakernel.extraction import Extraction
 from snakernel.files import read_model, write_model, write_text
 from snakernel.history import step
 from snakernel.llm.base import Prompt
-from snakernel.search import State
+from snakernel.search import Island, State
 from unit.test_prompts import TASK, add_step, folder
 
 __all__ = ["folder"]
@@ -41,7 +41,8 @@ def run(script: str, *arguments: str | Path) -> str:
 def stopped(folder: Path) -> Path:
     """A task whose search stopped with its first step."""
     attempt = add_step(folder, 1, 4.0, "def run(a, b):\n    pass\n")
-    state = State(agent_type="iterative", task=TASK, step=1, best=attempt, base=1, memory=[attempt], stopped=WHY)
+    islands = [Island(best=attempt, base=1, memory=[attempt])]
+    state = State(agent_type="iterative", task=TASK, step=1, best=attempt, islands=islands, stopped=WHY)
     write_model(folder / "step_1" / "best.json", state)
     return folder
 
@@ -55,7 +56,7 @@ def test_a_needless_step_passes_through(stopped: Path) -> None:
         *("propose.py", *common, "--definition", "d", "--step", "2", "--prompt", prompt),
         *("--out", skipped / "response.json"),
     )
-    printed += run("extract_kernel.py", "--task-folder", stopped, "--step", "2")
+    printed += run("extract_kernel.py", *common, "--step", "2")
     printed += run("evaluate.py", *common, "--kernel", skipped / "kernel.py", "--out", skipped / "evaluation.json")
     printed += run("select_best.py", *common, "--step", "2", "--state", before / "best.json")
     assert [line for line in printed.splitlines() if line.startswith("[")] == ["[]"] * 5
@@ -86,13 +87,14 @@ def test_a_step_after_a_skipped_one_is_skipped_too(stopped: Path) -> None:
 
 def test_a_task_of_which_nothing_was_asked_has_an_export(stopped: Path) -> None:
     write_text(stopped / "step_1" / "response.json", json.dumps({"skipped": "no money"}))
-    run("extract_kernel.py", "--task-folder", stopped, "--step", "1")
+    run("extract_kernel.py", "--config", "none", "--task-folder", stopped, "--step", "1")
     (stopped / "step_1" / "evaluation.json").unlink()
     run(
         *("evaluate.py", "--config", "none", "--task-folder", stopped, "--kernel", stopped / "step_1" / "kernel.py"),
         *("--out", stopped / "step_1" / "evaluation.json"),
     )
-    write_model(stopped / "step_1" / "best.json", State(agent_type="iterative", task=TASK, step=1, skipped="no money"))
+    state = State(agent_type="iterative", task=TASK, step=1, islands=[Island()], skipped="no money")
+    write_model(stopped / "step_1" / "best.json", state)
     assert "NOT CORRECT: SKIPPED" in run("export_best.py", "--task-folder", stopped, "--step", "1")
     assert read_model(stopped / "best" / "evaluation.json", Evaluation).status is Status.SKIPPED
     assert "no money" in (stopped / "best" / "kernel.py").read_text()

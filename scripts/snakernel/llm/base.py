@@ -18,6 +18,14 @@ class Question(BaseModel):
     """tuner: the step whose kernel the model was shown to edit; its edits are applied to that one."""
     shown: list[int] = Field(default_factory=list)
     """The earlier steps that the prompt showed, in its order."""
+    ideas: list[int] = Field(default_factory=list)
+    """planner: the earlier steps whose ideas the prompt listed."""
+    lessons: list[str] = Field(default_factory=list)
+    """The tasks of another run whose best kernels the prompt showed."""
+    model: str | None = None
+    """models: the one that is asked; else it is model_name."""
+    model_scores: dict[str, float] = Field(default_factory=dict)
+    """What each model was drawn by: its share, or with a bandit the improvement for a dollar that was drawn for it."""
 
 
 class Prompt(Question):

@@ -22,7 +22,7 @@ class Evolve(Strategy):
 
     def base(self, step: int, state: State) -> int | None:
         """A refinement edits the last kernel of its lane."""
-        kernels = [one.step for one in self._lane(step, state) if one.has_kernel]
+        kernels = [one.kernel for one in self._lane(step, state) if one.has_kernel]
         return kernels[-1] if kernels else None
 
     def shown(self, step: int, state: State) -> list[Attempt]:

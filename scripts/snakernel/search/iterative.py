@@ -31,7 +31,7 @@ class Iterative(Strategy):
         rounds = self.config.max_memory_round
         return island.model_copy(
             update={
-                "base": last.step if last else island.base,
+                "base": last.kernel if last else island.base,
                 "memory": [*island.memory, *kept][-rounds:] if rounds else [],
             }
         )

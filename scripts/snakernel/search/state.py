@@ -11,6 +11,15 @@ class Model(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", frozen=True)
 
 
+class Plan(Model):
+    """What an answer says that it is about to do."""
+
+    bottleneck: str
+    """What limits the kernel so far."""
+    idea: str
+    """What is done about it."""
+
+
 class Attempt(Model):
     """One step as the search sees it."""
 
@@ -24,6 +33,21 @@ class Attempt(Model):
     """Arithmetic mean over workloads of reference latency / latency; 0 unless correct."""
     has_kernel: bool = True
     """The answer held a kernel at all."""
+    base: int | None = None
+    """The step whose kernel was edited."""
+    duplicate_of: int | None = None
+    """The earlier step that has the same program, where duplicates are rejected."""
+    plan: Plan | None = None
+    """What the answer wanted to do."""
+    model: str | None = None
+    """The model that was asked, where there is a choice."""
+    cost_usd: float | None = None
+    """Price of the answer in US dollars, where there is a choice and it is known."""
+
+    @property
+    def kernel(self) -> int | None:
+        """The step that holds the kernel: of the same program the one that was judged."""
+        return (self.duplicate_of or self.step) if self.has_kernel else None
 
     @property
     def score(self) -> tuple[int, int, float]:
@@ -31,6 +55,17 @@ class Attempt(Model):
         if not self.compiled:
             return (0, 0, 0.0)
         return (1, 1, self.speedup) if self.correct else (1, 0, 0.0)
+
+
+class ModelRecord(Model):
+    """What one of several models has brought."""
+
+    asked: int = 0
+    """Questions that have a verdict."""
+    cost_usd: float = 0.0
+    """Price of their answers in US dollars."""
+    gains: float = 0.0
+    """Sum of the parts of the best latency that they saved, each from 0 to 1."""
 
 
 class Draw(Model):
@@ -82,6 +117,10 @@ class State(Model):
     """The attempts of the last step's round, in their order."""
     islands: list[Island]
     """The islands; most searches have one."""
+    ideas: list[Attempt] = Field(default_factory=list)
+    """planner: every attempt that named an idea, oldest first."""
+    models: dict[str, ModelRecord] = Field(default_factory=dict)
+    """models: what each has brought."""
     stopped: str | None = None
     """Why the search goes no further, where it does not: no step that starts from this state is asked."""
     skipped: str | None = None

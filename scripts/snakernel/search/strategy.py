@@ -11,6 +11,7 @@ import zlib
 from typing import ClassVar, Literal
 
 from snakernel.config import Config
+from snakernel.search.models import record
 from snakernel.search.shape import Shape
 from snakernel.search.state import Attempt, Island, State, best_of, better
 
@@ -43,7 +44,8 @@ class Strategy:
 
     def kernels_read(self, step: int) -> range:
         """The steps that must have their kernels before ``step`` gets its own."""
-        return self.shape.kernels_read(step) if self.tunes(step) else range(0)
+        needed = self.tunes(step) or self.config.reject_duplicates
+        return self.shape.kernels_read(step) if needed else range(0)
 
     def tunes(self, step: int) -> bool:
         """Whether ``step`` may edit an earlier kernel. Known before anything ran."""
@@ -85,9 +87,28 @@ class Strategy:
             islands[number] = self.grow(islands[number].model_copy(update={"best": best}), own, step)
         if shape.migrates_after(step):
             islands = self._migrate(islands, step)
+        tells = self.config.planner and attempt.plan is not None
+        best = better(state.best, attempt)
         return state.model_copy(
-            update={"step": step, "best": better(state.best, attempt), "round": done, "islands": islands}
+            update={
+                "step": step,
+                "best": best,
+                "round": done,
+                "islands": islands,
+                "ideas": [*state.ideas, attempt] if tells else state.ideas,
+                "models": record(state.models, state.best, attempt),
+                "stopped": state.stopped or self._stops(step, best),
+            }
         )
+
+    def _stops(self, step: int, best: Attempt) -> str | None:
+        """Why nothing needs to be asked after a step; None where the search goes on."""
+        target, patience = self.config.stop_at_speedup, self.config.patience
+        if target is not None and best.correct and best.speedup >= target:
+            return f"step {best.step} has a speedup of {best.speedup:.3g}, and stop_at_speedup is {target:g}"
+        if patience is not None and step - best.step >= patience:
+            return f"nothing was better than step {best.step} in {step - best.step} steps, and patience is {patience}"
+        return None
 
     def _migrate(self, islands: list[Island], step: int) -> list[Island]:
         """Each island's best goes to the next one, in a ring, where it is correct and better than what is there."""
