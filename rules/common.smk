@@ -10,18 +10,25 @@ BASEDIR = Path(workflow.basedir)
 SCRIPTS = BASEDIR / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from snakernel.config import config_yaml, load_config
+from snakernel.config import LIMITS, config_yaml, load_config, read_config
 from snakernel.dataset import read_tasks
 from snakernel.errors import UserError
 from snakernel.files import digest, write_text
 from snakernel.jobs import set_job_environment
 from snakernel.llm.providers import check_credentials
-from snakernel.prompts import check_templates, template_files
+from snakernel.prompts import (
+    check_lessons,
+    check_templates,
+    find_lessons,
+    template_files,
+)
 from snakernel.search import create_strategy
+from snakernel.skipping import skip_reason
 
 try:
     SETTINGS = load_config(config)
     check_templates(SETTINGS)
+    check_lessons(SETTINGS)
     TASKS = {
         task.name: task
         for task in read_tasks(Path(SETTINGS.tasks_path), SETTINGS.dataset)
@@ -78,30 +85,57 @@ def task_inputs(wildcards):
     return [str(file) for file in files if file.exists()]
 
 
+def state_after(wildcards, step):
+    """The state after a step; nothing for the empty one before the first."""
+    return f"{RESULTS}/{wildcards.task}/step_{step}/best.json" if step else []
+
+
+def state_to_show(wildcards):
+    """The state that a step's prompt is made of: that of parallel steps is the same."""
+    return state_after(wildcards, STRATEGY.reads(int(wildcards.step)))
+
+
 def state_before(wildcards):
-    """The state that a step starts from; nothing for a step that starts from the empty one."""
-    before = STRATEGY.reads(int(wildcards.step))
-    return f"{RESULTS}/{wildcards.task}/step_{before}/best.json" if before else []
+    """The state that a step's verdict is added to: selection goes on in the order of the steps."""
+    return state_after(wildcards, int(wildcards.step) - 1)
 
 
-def kernel_to_edit(wildcards):
-    """The kernel before a step that edits one; through it, that of any earlier step."""
-    step = int(wildcards.step)
-    if not STRATEGY.tunes(step):
-        return []
-    return f"{RESULTS}/{wildcards.task}/step_{STRATEGY.reads(step)}/kernel.py"
+def lessons_to_show(wildcards):
+    """The kernels of another run that a task's proposals are shown, with their verdicts."""
+    task = task_of(wildcards)
+    lessons = find_lessons(SETTINGS, task.op_type, task.definition)
+    return [
+        str(one.folder / "best" / name)
+        for one in lessons
+        for name in ("kernel.py", "evaluation.json")
+    ]
 
 
-def prompt_to_answer(wildcards):
-    """A step's prompt; once it is answered, a file that no rule makes and that is never too new.
+def kernels_to_read(wildcards):
+    """The kernels that a step's own may be made of; through them, those of any earlier step."""
+    steps = STRATEGY.kernels_read(int(wildcards.step))
+    return [f"{RESULTS}/{wildcards.task}/step_{step}/kernel.py" for step in steps]
+
+
+def prompt_to_answer(name):
+    """A file of a step's prompt; once the step is answered, one that no rule makes and that is never too new.
 
     So no edited template, changed state or renewed mtime can ask a model again, and prompt.md stays what was sent.
+    A step that was skipped is not answered: it is asked when a change of the limits or of the state says so.
     """
-    folder = f"{RESULTS}/{wildcards.task}/step_{wildcards.step}"
-    prompt = f"{folder}/prompt.md"
-    if exists(f"{folder}/response.json") and exists(prompt):
-        return before_update(ancient(prompt))
-    return prompt
+
+    def file(wildcards):
+        path = f"{RESULTS}/{wildcards.task}/step_{wildcards.step}/{name}"
+        if is_answered(wildcards.task, wildcards.step) and exists(path):
+            return before_update(ancient(path))
+        return path
+
+    return file
+
+
+def is_answered(task, step):
+    """Whether the journal has the answer to a step."""
+    return exists(f"{RESULTS}/answers/{task}/{step}.json")
 
 
 def show_summary():
@@ -109,14 +143,24 @@ def show_summary():
     shell('python "$SNAKERNEL_SCRIPTS"/summarize.py --config {CONFIG} --show')
 
 
+def limits_of_last_run():
+    """The limits that the run had when it was last started; nothing if it never was."""
+    try:
+        return read_config(CONFIG).limits if exists(CONFIG) else None
+    except UserError:
+        return None
+
+
 def check_key():
     """Where a service will be asked, its key must be there before anything runs; a finished run needs none."""
-    answered = all(
-        exists(f"{RESULTS}/answers/{task}/{step}.json")
+    same_limits = limits_of_last_run() == SETTINGS.limits
+    settled = all(
+        is_answered(task, step)
+        or (same_limits and skip_reason(Path(f"{RESULTS}/{task}/step_{step}")))
         for task in TASKS
         for step in range(1, STRATEGY.steps + 1)
     )
-    if SETTINGS.api_type != "replay" and not answered:
+    if SETTINGS.api_type != "replay" and not settled:
         try:
             check_credentials(SETTINGS.api_type, SETTINGS.api_base)
         except UserError as error:

@@ -5,7 +5,9 @@ rule evaluate:
     input:
         rules.check_task.output,
         rules.measure_reference.output.reference,
+        response=rules.propose.output,
         kernel=rules.extract_kernel.output.kernel,
+        extraction=rules.extract_kernel.output.extraction,
     output:
         f"{RESULTS}/{{task}}/step_{{step}}/evaluation.json",
     log:
@@ -19,7 +21,12 @@ rule evaluate:
     params:
         config=CONFIG,
         folder=task_folder,
-        code=library("evaluate.py", "evaluator.py", "snakernel/evaluation"),
+        code=library(
+            "evaluate.py",
+            "evaluator.py",
+            "snakernel/evaluation",
+            "snakernel/skipping.py",
+        ),
         settings=settings("atol", "rtol", "required_matched_ratio", "eval_timeout_s"),
     message:
         "{wildcards.task} step {wildcards.step}: judging the kernel"

@@ -5,7 +5,8 @@ rule write_prompt:
     input:
         rules.check_task.output,
         reference=rules.measure_reference.output.reference,
-        state=state_before,
+        state=state_to_show,
+        lessons=lessons_to_show,
     output:
         prompt=f"{RESULTS}/{{task}}/step_{{step}}/prompt.md",
         question=f"{RESULTS}/{{task}}/step_{{step}}/prompt.json",
@@ -16,20 +17,36 @@ rule write_prompt:
     params:
         config=CONFIG,
         folder=task_folder,
-        code=library("write_prompt.py", "snakernel/prompts.py", "snakernel/search"),
+        code=library(
+            "write_prompt.py",
+            "snakernel/prompts.py",
+            "snakernel/search",
+            "snakernel/skipping.py",
+        ),
         templates=digest(*template_files(SETTINGS)),
-        settings=settings("gpu_name", "gpu_architecture", "atol", "rtol"),
+        settings=settings(
+            "gpu_name",
+            "gpu_architecture",
+            "atol",
+            "rtol",
+            "planner",
+            "feedback",
+            "models",
+            "model_choice",
+            *LIMITS,
+        ),
     message:
         "{wildcards.task} step {wildcards.step}: writing the prompt"
     shell:
         'python "$SNAKERNEL_SCRIPTS"/write_prompt.py --config {params.config:q} --task-folder {params.folder:q} '
-        "--step {wildcards.step} --out {output.prompt:q} > {log:q} 2>&1"
+        "--step {wildcards.step} --state {input.state:q} --out {output.prompt:q} > {log:q} 2>&1"
 
 
 # No parameters: a model, a temperature or a key of another kind that changes is for steps that are not answered yet.
 rule propose:
     input:
-        prompt=prompt_to_answer,
+        prompt=prompt_to_answer("prompt.md"),
+        question=prompt_to_answer("prompt.json"),
     output:
         f"{RESULTS}/{{task}}/step_{{step}}/response.json",
     log:
@@ -53,7 +70,7 @@ rule propose:
 rule extract_kernel:
     input:
         rules.propose.output,
-        base=kernel_to_edit,
+        kernels=kernels_to_read,
     output:
         kernel=f"{RESULTS}/{{task}}/step_{{step}}/kernel.py",
         extraction=f"{RESULTS}/{{task}}/step_{{step}}/extraction.json",
@@ -63,9 +80,13 @@ rule extract_kernel:
         CONDA
     params:
         folder=task_folder,
-        code=library("extract_kernel.py", "snakernel/extraction.py"),
+        config=CONFIG,
+        code=library(
+            "extract_kernel.py", "snakernel/extraction.py", "snakernel/skipping.py"
+        ),
+        settings=settings("reject_duplicates"),
     message:
         "{wildcards.task} step {wildcards.step}: taking the kernel out of the answer"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/extract_kernel.py --task-folder {params.folder:q} '
+        'python "$SNAKERNEL_SCRIPTS"/extract_kernel.py --config {params.config:q} --task-folder {params.folder:q} '
         "--step {wildcards.step} > {log:q} 2>&1"

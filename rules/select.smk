@@ -3,6 +3,7 @@
 
 rule select_best:
     input:
+        response=rules.propose.output,
         evaluation=rules.evaluate.output,
         extraction=rules.extract_kernel.output.extraction,
         state=state_before,
@@ -15,21 +16,27 @@ rule select_best:
     params:
         config=CONFIG,
         folder=task_folder,
-        code=library("select_best.py", "snakernel/search"),
+        code=library("select_best.py", "snakernel/search", "snakernel/skipping.py"),
         settings=settings(
             "agent_type",
+            "parallel_proposals",
+            "islands",
+            "migrate_every",
             "max_memory_round",
             "filter_wrong_attempts",
             "pool_size",
             "softmax_temperature",
             "refine_steps",
             "seed",
+            "planner",
+            "stop_at_speedup",
+            "patience",
         ),
     message:
         "{wildcards.task} step {wildcards.step}: selecting the best so far"
     shell:
         'python "$SNAKERNEL_SCRIPTS"/select_best.py --config {params.config:q} --task-folder {params.folder:q} '
-        "--step {wildcards.step} > {log:q} 2>&1"
+        "--step {wildcards.step} --state {input.state:q} > {log:q} 2>&1"
 
 
 rule export_best:

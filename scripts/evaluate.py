@@ -10,12 +10,15 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from snakernel.config import Config, config_yaml, load_config, read_config
 from snakernel.errors import UserError, run_main
-from snakernel.evaluation.call import call_evaluator
-from snakernel.evaluation.verdict import Evaluation
 from snakernel.files import read_model, write_text
+from snakernel.skipping import duplicate_of, reject_duplicate, skip_reason, skip_verdict
+
+if TYPE_CHECKING:
+    from snakernel.config import Config
+    from snakernel.evaluation.verdict import Evaluation
 
 
 def main() -> int:
@@ -31,12 +34,21 @@ def main() -> int:
         parser.error("give either --task-folder (in a run) or --definition (by hand)")
     if not arguments.kernel.is_file():
         raise UserError(f"{arguments.kernel}: no such file")
+    if arguments.task_folder is not None:
+        if arguments.out is None:
+            parser.error("--task-folder needs --out")
+        if why := skip_reason(arguments.kernel.parent):
+            skip_verdict(arguments.task_folder, arguments.kernel, why, arguments.out)
+            return 0
+        if same := duplicate_of(arguments.kernel.parent):
+            reject_duplicate(arguments.task_folder, arguments.kernel, same, arguments.out)
+            return 0
+    from snakernel.config import config_yaml, load_config, read_config  # here: a skipped step is not to wait for it
+
     config = read_config(arguments.config)
     if arguments.backend:
         config = load_config(config.model_dump() | {"eval_backend": arguments.backend})
     if arguments.task_folder is not None:
-        if arguments.out is None:
-            parser.error("--task-folder needs --out")
         return judge(config, arguments.config, arguments.task_folder, arguments.kernel, arguments.out)
     with tempfile.TemporaryDirectory(prefix="snakernel-by-hand-") as scratch:
         config_path = Path(scratch) / "config.yaml"
@@ -44,11 +56,16 @@ def main() -> int:
         code, folder = prepare_by_hand(config, config_path, arguments.definition, Path(scratch))
         out = arguments.out or Path(scratch) / "evaluation.json"
         code = code or judge(config, config_path, folder, arguments.kernel, out)
+        from snakernel.evaluation.verdict import Evaluation
+
         return code or (0 if read_model(out, Evaluation).correct else 1)
 
 
 def judge(config: Config, config_path: Path, task_folder: Path, kernel: Path, out: Path) -> int:
     """Judge a kernel and print the table; returns an exit code, 0 whatever the verdict is."""
+    from snakernel.evaluation.call import call_evaluator
+    from snakernel.evaluation.verdict import Evaluation
+
     paths = {"config": config_path, "task_folder": task_folder, "kernel": kernel, "out": out}
     code = call_evaluator(config, "evaluate", {name: str(path) for name, path in paths.items()})
     if not code:
@@ -58,6 +75,8 @@ def judge(config: Config, config_path: Path, task_folder: Path, kernel: Path, ou
 
 def prepare_by_hand(config: Config, config_path: Path, name: str, scratch: Path) -> tuple[int, Path]:
     """Make the folder of a task outside a run, with its reference measured; returns an exit code and the folder."""
+    from snakernel.evaluation.call import call_evaluator
+
     files = sorted((config.dataset / "definitions").glob(f"*/{name}.json"))
     if not files:
         known = sorted(path.stem for path in (config.dataset / "definitions").glob("*/*.json"))

@@ -18,7 +18,8 @@ def main() -> None:
     parser.add_argument("--step", type=int, required=True, help="the last step")
     arguments = parser.parse_args()
     best = step(arguments.task_folder, arguments.step).state.best
-    chosen = step(arguments.task_folder, best.step)
+    # Where no step was asked at all, what the last one says of that.
+    chosen = step(arguments.task_folder, best.step if best else arguments.step)
     folder = arguments.task_folder / "best"
     evaluation = chosen.evaluation
     definition = json.loads(read_text(arguments.task_folder / "definition.json"))
@@ -30,13 +31,13 @@ def main() -> None:
     solution = solution_json(
         definition,
         chosen.kernel,
-        author=chosen.response.model,
-        description=f"Step {best.step} of a snakernel run, judged on {evaluation.device.name}: {verdict}.",
+        author="nobody" if chosen.skipped else chosen.response.model,
+        description=f"Step {chosen.number} of a snakernel run, judged on {evaluation.device.name}: {verdict}.",
     )
     write_text(folder / "kernel.py", chosen.kernel)
     write_model(folder / "evaluation.json", evaluation)
     write_text(folder / "solution.json", solution)
-    print(f"step {best.step}: {verdict}")
+    print(f"step {chosen.number}: {verdict}")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,21 @@
-"""Ask a model a step's question, once: the answer is in the journal, on disk, before anything looks at it."""
+"""Ask a model a step's question, once: the answer is in the journal, on disk, before anything looks at it.
+
+A step that needs not be asked gets a response.json that says why.
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from snakernel.config import Config, read_config
 from snakernel.errors import run_main
-from snakernel.files import read_model, read_text, write_model
-from snakernel.llm.base import Provider, Question, Request
-from snakernel.llm.journal import Journal
-from snakernel.llm.replay import Replay
+from snakernel.files import read_json, read_model, read_text, write_model
+from snakernel.skipping import NotAsked, skip_answer
+
+if TYPE_CHECKING:
+    from snakernel.config import Config
+    from snakernel.llm.base import Provider, Request
 
 
 def main() -> None:
@@ -22,18 +27,22 @@ def main() -> None:
     parser.add_argument("--prompt", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="response.json")
     arguments = parser.parse_args()
+    task = arguments.task_folder.name
+    answered = (arguments.task_folder.parent / "answers" / task / f"{arguments.step}.json").exists()
+    if not answered and (why := read_json(arguments.prompt.with_suffix(".json")).get("skip")):
+        return not_asked(arguments.out, why)
+    from snakernel.config import read_config  # here and below: a step that is skipped is not to wait for it
+    from snakernel.llm.journal import Journal
+
     config = read_config(arguments.config)
-    journal = Journal(arguments.task_folder.parent, arguments.task_folder.name, arguments.step)
-    answer, new = journal.answer(
-        lambda: Request(
-            prompt=read_text(arguments.prompt),
-            model=config.model_name,
-            temperature=config.temperature,
-            max_completion_tokens=config.max_completion_tokens,
-            question=read_model(arguments.prompt.with_suffix(".json"), Question),
-        ),
-        lambda: provider(config, arguments.task_folder.name, arguments.definition, arguments.step),
-    )
+    journal = Journal(arguments.task_folder.parent, task, arguments.step)
+    try:
+        answer, new = journal.answer(
+            lambda: request(config, arguments.prompt),
+            lambda: provider(config, task, arguments.definition, arguments.step),
+        )
+    except NotAsked as reason:
+        return not_asked(arguments.out, str(reason))
     write_model(arguments.out, answer)
     cost = "price unknown" if answer.cost_usd is None else f"{answer.cost_usd:.4f} USD"
     print(
@@ -44,9 +53,31 @@ def main() -> None:
         print(f"warning: {warning}")
 
 
+def request(config: Config, prompt: Path) -> Request:
+    """A step's question, to the model that it is for."""
+    from snakernel.llm.base import Prompt, Request
+
+    question = read_model(prompt.with_suffix(".json"), Prompt).question
+    return Request(
+        prompt=read_text(prompt),
+        model=question.model or config.model_name,
+        temperature=config.temperature,
+        max_completion_tokens=config.max_completion_tokens,
+        question=question,
+    )
+
+
+def not_asked(out: Path, why: str) -> None:
+    """Write a response.json that says why there is no answer."""
+    skip_answer(out, why)
+    print(f"not asked: {why}")
+
+
 def provider(config: Config, task: str, definition: str, step: int) -> Provider:
     """Who answers a step."""
     if config.api_type == "replay":
+        from snakernel.llm.replay import Replay
+
         return Replay(config.replay_path or "", task, definition, step)
     from snakernel.llm.providers import create_provider
 

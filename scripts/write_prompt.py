@@ -8,13 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from snakernel.config import read_config
 from snakernel.errors import run_main
-from snakernel.files import write_model, write_text
-from snakernel.history import step
-from snakernel.llm.journal import Journal
-from snakernel.prompts import render
-from snakernel.search import create_strategy
+from snakernel.skipping import skip_prompt, stop_reason
 
 
 def main() -> None:
@@ -22,23 +17,40 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="the run's resolved configuration")
     parser.add_argument("--task-folder", type=Path, required=True)
     parser.add_argument("--step", type=int, required=True)
+    parser.add_argument(
+        "--state", type=Path, nargs="?", help="best.json that the step starts from; default: as the search has it"
+    )
     parser.add_argument("--out", type=Path, help="prompt.md, and prompt.json beside it; default: standard output")
     arguments = parser.parse_args()
-    config = read_config(arguments.config)
     task = arguments.task_folder.name
+    answered = (arguments.task_folder.parent / "answers" / task / f"{arguments.step}.json").exists()
+    if arguments.out and not answered and (why := stop_reason(arguments.state)):
+        return skip_prompt(arguments.out, why)
+    from snakernel.config import read_config  # here and below: a step that is skipped is not to wait for it
+    from snakernel.files import read_model, write_model, write_text
+    from snakernel.history import step
+    from snakernel.llm.base import Prompt
+    from snakernel.llm.journal import Journal
+    from snakernel.prompts import render
+    from snakernel.search import State, create_strategy
+
+    config = read_config(arguments.config)
     kept = Journal(arguments.task_folder.parent, task, arguments.step).read()
     if kept is not None:
         text, question = kept.request.prompt, kept.request.question
     else:
         strategy = create_strategy(config, task)
         before = strategy.reads(arguments.step)
-        state = step(arguments.task_folder, before).state if before else strategy.start()
+        if arguments.state:
+            state = read_model(arguments.state, State)
+        else:
+            state = step(arguments.task_folder, before).state if before else strategy.start()
         text, question = render(config, strategy, state, arguments.task_folder, arguments.step)
     if arguments.out is None:
         print(text, end="")
     else:
         write_text(arguments.out, text)
-        write_model(arguments.out.with_suffix(".json"), question)
+        write_model(arguments.out.with_suffix(".json"), Prompt(**question.model_dump(), limits=config.limits))
 
 
 if __name__ == "__main__":

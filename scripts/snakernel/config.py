@@ -16,7 +16,10 @@ from snakernel.errors import UserError
 from snakernel.files import explain, read_text
 
 API_ALIASES = {"anthropic": "claude", "google": "gemini"}
+Feedback = Literal["latencies", "baseline", "roofline", "errors", "resources", "profile", "notes"]
 WITHOUT_EFFECT = ("level", "problem_id", "dtype_str", "debug")
+LIMITS: tuple[str, ...] = ()
+"""Keys that end a search early: a step that was not asked because of one is asked when it changes."""
 
 
 class Config(BaseModel):
@@ -52,6 +55,22 @@ class Config(BaseModel):
     """Evolve: the draw's probabilities are softmax(speedup / softmax_temperature)."""
     refine_steps: int = Field(default=0, ge=0)
     """Evolve: tuning steps that follow each proposal; each is a step of its own on top of total_steps."""
+    parallel_proposals: int = Field(default=1, ge=1, le=1000)
+    """Steps that start from the same state, so that their answers are awaited together."""
+    islands: int = Field(default=1, ge=1, le=1000)
+    """Searches beside each other that share total_steps, each with a memory or a pool of its own."""
+    migrate_every: int = Field(default=5, ge=1)
+    """Islands: rounds after which each one's best is given to the next one, in a ring."""
+    stop_at_speedup: float | None = Field(default=None, gt=0)
+    """Ask no further once a task has a correct kernel with this speedup; null never stops so."""
+    patience: int | None = Field(default=None, ge=1)
+    """Ask no further once a task had no better kernel in so many steps; null never stops so."""
+    planner: bool = False
+    """Ask for the bottleneck and the idea before the code, and show later prompts the list of ideas and outcomes."""
+    reject_duplicates: bool = False
+    """Do not judge a kernel that is an earlier step's but for comments and layout; the next prompts say so."""
+    lessons_from: str | None = None
+    """Folder of a finished run: proposals are shown its best kernels for operators of the same op type."""
     seed: int = Field(default=0, ge=0)
     """Seed of everything that is drawn at random: the pool, the inputs of the evaluation."""
 
@@ -59,6 +78,10 @@ class Config(BaseModel):
     """The GPU that prompts name as the target."""
     gpu_architecture: str = "Ampere"
     """Its architecture, as prompts name it."""
+    feedback: list[Feedback] = list(get_args(Feedback))
+    """What prompts tell of a kernel beside its score: latencies a workload beside the reference's, the latencies of
+    the dataset's own baseline solution and the roofline's beside them, errors, registers and shared memory
+    (resources), the profiler's digest (profile), notes on what could not be used of an answer."""
     prompts_path: str | None = None
     """Folder of prompt templates that are used in place of those of the same name in prompts/."""
 
@@ -71,6 +94,10 @@ class Config(BaseModel):
     replay_path: str | None = None
     """replay: folder that holds {definition}/{step}.md, the raw text of one answer each; or the folder of a run, whose
     answers are given again."""
+    models: dict[str, float] | None = None
+    """Several models of the one service instead of model_name, each with its share; a list gives them equal ones."""
+    model_choice: Literal["weights", "bandit"] = "weights"
+    """Models: weights draws a step's model by its share; bandit prefers what improved most for a dollar so far."""
     temperature: float | None = Field(default=0.6, ge=0, le=2)
     """Sampling temperature; null sends none. A model that refuses it is asked without, and the answer says so."""
     max_completion_tokens: int = Field(default=16384, ge=1)
@@ -119,7 +146,21 @@ class Config(BaseModel):
     def _alias(cls, value: Any) -> Any:
         return API_ALIASES.get(value, value) if isinstance(value, str) else value
 
-    @field_validator("save_path", "resume_from", "dataset_root", "replay_path", "run", "api_base", "prompts_path")
+    @field_validator("models", mode="before")
+    @classmethod
+    def _equal_shares(cls, value: Any) -> Any:
+        return dict.fromkeys(value, 1.0) if isinstance(value, list) else value
+
+    @field_validator("models")
+    @classmethod
+    def _shares(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        if value is not None and not (value and all(0 < share < float("inf") for share in value.values())):
+            raise ValueError("must name at least one model, each with a share over 0")
+        return value
+
+    @field_validator(
+        "save_path", "resume_from", "dataset_root", "replay_path", "run", "api_base", "prompts_path", "lessons_from"
+    )
     @classmethod
     def _empty_is_none(cls, value: str | None) -> str | None:
         return value or None
@@ -152,6 +193,11 @@ class Config(BaseModel):
     def results(self) -> Path:
         """The run's folder."""
         return Path(self.save_path or "results") / self.run_name
+
+    @property
+    def limits(self) -> dict[str, float | None]:
+        """What ends a search early."""
+        return {key: getattr(self, key) for key in LIMITS}
 
     @property
     def ignored(self) -> list[str]:

@@ -9,6 +9,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from snakernel.files import digest_texts
+from snakernel.search.state import Plan
+
 ENTRY = "run"
 """The function that a kernel file must define at its top level."""
 
@@ -16,6 +19,8 @@ _TAG = re.compile(r"<(\w+)((?:\s[^<>\n]*)?)>[ \t]*\n(.*?)\n?[ \t]*</\1>", re.DOT
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\n`]*)$", re.MULTILINE)
 _EDIT_TAGS = re.compile(r"<((?:old_str|new_str|reasoning)_\d+)>.*?(?:</\1>|\Z)", re.DOTALL)
 _FIRST_CODE_LINE = re.compile(r"^(import |from \w|@|def |class |# |\"\"\"|''')")
+_PLAN = re.compile(r"<(bottleneck|idea)>(.*?)</\1>", re.DOTALL)
+_PLAN_CHARS = 300
 _CPP = re.compile(r"#include\s*[<\"]|__global__\s+void|\bTORCH_LIBRARY\b|PYBIND11_MODULE")
 
 
@@ -26,9 +31,9 @@ class Extraction(BaseModel):
 
     format_version: int = 1
     """Version of this file's format."""
-    kind: Literal["kernel", "edits", "unchanged", "none"]
+    kind: Literal["kernel", "edits", "unchanged", "none", "skipped"]
     """kernel: the answer holds a whole kernel; edits: edits of the base were applied; unchanged: the base as it was,
-    because nothing in the answer could be used; none: there is no kernel."""
+    because nothing in the answer could be used; none: there is no kernel; skipped: the step was not asked."""
     base: int | None = None
     """The step whose kernel the edits were applied to."""
     edits_applied: int = 0
@@ -37,6 +42,15 @@ class Extraction(BaseModel):
     """Edits that were not."""
     warnings: list[str] = Field(default_factory=list)
     """What could not be used and why, in words that the next prompt shows to the model."""
+    plan: Plan | None = None
+    """What the answer says that it is about to do, where it says so in <bottleneck> and <idea>."""
+    fingerprint: str | None = None
+    """Hash of the program: of two kernels that differ in comments, docstrings and layout alone it is the same."""
+    programs: dict[str, int] = Field(default_factory=dict)
+    """reject_duplicates: the fingerprints of the steps that the prompt could know and of this one, each with the first
+    step that had it."""
+    duplicate_of: int | None = None
+    """reject_duplicates: the earlier step that has the same program."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +130,33 @@ def find_edits(text: str) -> Edits:
     return found
 
 
+def find_plan(text: str) -> Plan | None:
+    """What an answer says, in ``<bottleneck>`` and ``<idea>``, that it is about to do; None where it names no idea."""
+    said: dict[str, str] = {}
+    for tag, words in _PLAN.findall(text):
+        said.setdefault(tag, " ".join(words.split())[:_PLAN_CHARS])
+    return Plan(bottleneck=said.get("bottleneck", ""), idea=said["idea"]) if said.get("idea") else None
+
+
+def fingerprint(code: str) -> str | None:
+    """A hash of what a kernel file does: its syntax tree without docstrings. None where it defines no ``run``."""
+    if not defines_entry(code):
+        return None
+    tree = ast.parse(code)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            node.body = [
+                one
+                for one in node.body
+                if not (
+                    isinstance(one, ast.Expr)
+                    and isinstance(one.value, ast.Constant)
+                    and isinstance(one.value.value, str)
+                )
+            ]
+    return digest_texts([ast.dump(tree)])
+
+
 def apply_edits(code: str, edits: list[Edit]) -> tuple[str, int, list[str]]:
     """Apply edits in order; each sees what those before it made.
 
@@ -154,6 +195,11 @@ def extract(text: str, base_code: str | None, base: int | None, *, stop_reason: 
         base: the step that made it.
         stop_reason: why the answer ended, in the service's word; named in the warning where there is no code.
     """
+    code, extraction = _extract(_PLAN.sub("", text), base_code, base, stop_reason)
+    return code, extraction.model_copy(update={"plan": find_plan(text), "fingerprint": fingerprint(code)})
+
+
+def _extract(text: str, base_code: str | None, base: int | None, stop_reason: str) -> tuple[str, Extraction]:
     warnings: list[str] = []
     if base_code is not None:
         found = find_edits(text)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from snakernel.errors import UserError
 
-Model = TypeVar("Model", bound=BaseModel)
+if TYPE_CHECKING:  # it takes a quarter of a second, and not every job needs it
+    from pydantic import BaseModel, ValidationError
+
+Model = TypeVar("Model", bound="BaseModel")
 
 
 def write_text(path: Path | str, text: str, *, durable: bool = False) -> None:
@@ -64,12 +66,29 @@ def read_text(path: Path | str) -> str:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
+def read_json(path: Path | str) -> dict[str, Any]:
+    """A JSON object out of a file, its fields not validated.
+
+    Raises:
+        UserError: the file is missing or holds no JSON object.
+    """
+    try:
+        values = json.loads(read_text(path))
+    except ValueError as error:
+        raise UserError(f"{path}: Invalid JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must hold a JSON object, not a {type(values).__name__}")
+    return values
+
+
 def read_model(path: Path | str, kind: type[Model]) -> Model:
     """Read and validate a JSON file.
 
     Raises:
         UserError: the file is missing, cut short or has a field with a bad value; the file and the field are named.
     """
+    from pydantic import ValidationError
+
     try:
         return kind.model_validate_json(read_text(path))
     except ValidationError as error:

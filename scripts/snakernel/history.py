@@ -12,6 +12,7 @@ from snakernel.extraction import Extraction
 from snakernel.files import read_model, read_text
 from snakernel.llm.base import Answer
 from snakernel.search.state import Attempt, State
+from snakernel.skipping import skip_reason
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,26 @@ class Step:
         """The search's state after the step."""
         return self._told(lambda path: read_model(path, State), "best.json")
 
+    @property
+    def skipped(self) -> str | None:
+        """Why the step was not asked: then it has no answer, and is no attempt. None where it was asked."""
+        return skip_reason(self.folder)
+
     def attempt(self) -> Attempt:
-        """The step as the search sees it."""
-        evaluation = self.evaluation
+        """The step as the search sees it, if it was asked."""
+        evaluation, extraction, answer = self.evaluation, self.extraction, self.response
+        model = answer.request.question.model
         return Attempt(
             step=self.number,
             compiled=evaluation.compiled,
             correct=evaluation.correct,
             speedup=evaluation.speedup or 0.0,
-            has_kernel=self.extraction.kind != "none",
+            has_kernel=extraction.kind != "none",
+            base=extraction.base,
+            duplicate_of=extraction.duplicate_of,
+            plan=extraction.plan,
+            model=model,
+            cost_usd=answer.cost_usd if model is not None else None,
         )
 
     def _told(self, read, name: str):

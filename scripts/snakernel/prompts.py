@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,21 @@ import jinja2
 
 from snakernel.config import Config
 from snakernel.errors import UserError
-from snakernel.evaluation.verdict import Evaluation, Reference
+from snakernel.evaluation.verdict import Evaluation, Reference, WorkloadResult
 from snakernel.files import read_model, read_text
 from snakernel.history import Step, step
 from snakernel.llm.base import Question
-from snakernel.search.state import Attempt, State, Strategy
+from snakernel.search import Attempt, State, Strategy
+from snakernel.search.models import choose
 
 TEMPLATES = Path(__file__).parents[2] / "prompts"
 ERROR_CHARS = 3_000
 DIFF_LINES = 120
+IDEAS = 40
+LESSONS = 2
+ROWS = 40
+_FRAME = re.compile(r'^\s*File "[^"]*(?:site-packages|dist-packages|/lib/python3)[^"]*", line \d+')
+_IR = re.compile(r"^\s*(%\S+ = |#\w+ = |\^bb\d|module attributes|(tt|ttg|ttng|scf|arith|llvm|gpu)\.\w+)")
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,10 @@ class ShownAttempt:
     diff: str
     """Unified diff to the kernel that it was edited from; empty for a new kernel."""
     is_best: bool
+    duplicate_of: int | None = None
+    """The step with the same program, where this one was not judged."""
+    rows: list[WorkloadResult] = field(default_factory=list)
+    """The workloads; of more than a prompt can bear those that lose most."""
 
     @classmethod
     def of(cls, one: Step, best: Attempt | None) -> ShownAttempt:
@@ -52,10 +64,12 @@ class ShownAttempt:
             step=one.number,
             code=one.kernel.strip("\n"),
             evaluation=one.evaluation,
-            error=shorten(one.evaluation.error, ERROR_CHARS),
+            error=shorten(without_noise(one.evaluation.error), ERROR_CHARS),
             warnings=one.extraction.warnings,
             diff=diff,
             is_best=best is not None and best.step == one.number,
+            duplicate_of=one.extraction.duplicate_of,
+            rows=slowest(one.evaluation.workloads),
         )
 
 
@@ -75,28 +89,103 @@ def render(config: Config, strategy: Strategy, state: State, task_folder: Path, 
     role = strategy.role(number, state)
     shown = [ShownAttempt.of(step(task_folder, one.step), state.best) for one in strategy.shown(number, state)]
     base = best = None
-    if role == "tuner" and state.base is not None:
-        base = ShownAttempt.of(step(task_folder, state.base), state.best)
+    edited = strategy.base(number, state)
+    if edited is not None:
+        base = ShownAttempt.of(step(task_folder, edited), state.best)
     if state.best is not None and state.best.correct:
         best = ShownAttempt.of(step(task_folder, state.best.step), state.best)
-    reference = read_model(task_folder / "reference" / "reference.json", Reference)
+    definition = json.loads(read_text(task_folder / "definition.json"))
+    lessons = find_lessons(config, definition["op_type"], definition["name"]) if role == "proposer" else []
+    model, scores = choose(config, state, strategy.seed(number))
     text = fill(
         f"{role}.md.j2",
         config,
         {
-            "definition": json.loads(read_text(task_folder / "definition.json")),
+            "definition": definition,
             "reference_code": read_text(task_folder / "reference.py").strip("\n"),
-            "reference": reference,
+            "reference": read_model(task_folder / "reference" / "reference.json", Reference),
             "config": config,
             "step": number,
             "steps": strategy.steps,
             "attempts": shown,
             "base": base,
             "best": best,
+            "ideas": state.ideas[-IDEAS:],
+            "lessons": lessons,
         },
     )
-    question = Question(role=role, base=base.step if base else None, shown=[one.step for one in shown])
+    question = Question(
+        role=role,
+        base=base.step if base else None,
+        shown=[one.step for one in shown],
+        ideas=[one.step for one in state.ideas[-IDEAS:]],
+        lessons=[one.task for one in lessons],
+        model=model,
+        model_scores=scores,
+    )
     return text.strip("\n") + "\n", question
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The best kernel that another run found, for an operator of the same op type."""
+
+    task: str
+    folder: Path
+    op_type: str
+    definition: str
+
+    @property
+    def code(self) -> str:
+        """Its source."""
+        return read_text(self.folder / "best" / "kernel.py").strip("\n")
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """The verdict that it got there."""
+        return read_model(self.folder / "best" / "evaluation.json", Evaluation)
+
+
+def find_lessons(config: Config, op_type: str, definition: str) -> list[Lesson]:
+    """The kernels of ``lessons_from`` that a task's proposals are shown: its own, then those of the likest names.
+
+    Raises:
+        UserError: a file of that run cannot be read.
+    """
+    if config.lessons_from is None:
+        return []
+    found = [one for one in read_lessons(Path(config.lessons_from)) if one.op_type == op_type]
+    likeness = {one.task: difflib.SequenceMatcher(None, one.definition, definition).ratio() for one in found}
+    found.sort(key=lambda one: (-likeness[one.task], one.task))
+    return [one for one in found if one.evaluation.correct][:LESSONS]
+
+
+@cache
+def read_lessons(folder: Path) -> list[Lesson]:
+    """All tasks of a finished run, in the order of their names."""
+    lessons = []
+    for path in sorted(folder.glob("*/best/kernel.py")):
+        task = path.parents[1]
+        definition = json.loads(read_text(task / "definition.json"))
+        lessons.append(Lesson(task.name, task, definition["op_type"], definition["name"]))
+    return lessons
+
+
+def check_lessons(config: Config) -> None:
+    """Check ``lessons_from``, before a question is asked without them.
+
+    Raises:
+        UserError: the folder holds no finished task, or is the run's own, which changes while it goes on.
+    """
+    if config.lessons_from is None:
+        return
+    folder = Path(config.lessons_from)
+    if folder.resolve() == config.results.resolve():
+        raise UserError(f"lessons_from: {str(folder)!r} is this run itself, name the folder of another one")
+    if not read_lessons(folder):
+        raise UserError(
+            f"lessons_from: {str(folder)!r} must be the folder of a finished run, it holds no */best/kernel.py"
+        )
 
 
 def fill(template: str, config: Config, context: dict[str, Any]) -> str:
@@ -112,6 +201,7 @@ def fill(template: str, config: Config, context: dict[str, Any]) -> str:
     )
     environment.filters["axes"] = lambda axes: ", ".join(f"{axis}={value}" for axis, value in axes.items())
     environment.filters["us"] = lambda ms: f"{ms * 1e3:,.0f}" if ms >= 1 else f"{ms * 1e3:.4g}"
+    environment.filters["some"] = evenly
     environment.filters["times"] = lambda value: f"{value:.3g}x"
     try:
         return environment.get_template(template).render(context)
@@ -145,3 +235,35 @@ def shorten(text: str, length: int) -> str:
         return text
     head = length // 4
     return f"{text[:head]}\n[... {len(text) - length} characters left out ...]\n{text[len(text) - length + head :]}"
+
+
+def without_noise(text: str) -> str:
+    """An error without what does not help to mend a kernel: the frames of libraries, and the compiler's own code."""
+    kept: list[str] = []
+    left_out, in_library = 0, False
+    for line in text.splitlines():
+        if _FRAME.match(line):
+            in_library, left_out = True, left_out + 1
+            continue
+        # What follows a frame's line, deeper than it, is its source.
+        in_library = in_library and line.startswith("    ")
+        if in_library or _IR.match(line) or (kept and line.strip() and line == kept[-1]):
+            left_out += 1
+            continue
+        kept.append(line)
+    note = [f"[{left_out} lines of libraries and of the compiler's own code left out]"] if left_out else []
+    return "\n".join([*kept, *note])
+
+
+def slowest(rows: list[WorkloadResult]) -> list[WorkloadResult]:
+    """The workloads that a prompt shows, in their order: all, or those with the least speedup."""
+    worst = sorted(rows, key=lambda one: one.speedup if one.speedup is not None else 0.0)[:ROWS]
+    names = {one.uuid for one in worst}
+    return [one for one in rows if one.uuid in names]
+
+
+def evenly(rows: list[Any]) -> list[Any]:
+    """As many rows as a prompt shows, evenly spaced."""
+    if len(rows) <= ROWS:
+        return rows
+    return [rows[index * (len(rows) - 1) // (ROWS - 1)] for index in range(ROWS)]

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from snakernel.config import Config
 from snakernel.dataset import Task
 from snakernel.history import Step, step
+from snakernel.llm.journal import kept_answers
 from snakernel.search import create_strategy
 
 STAGES = {
@@ -38,6 +39,8 @@ class TaskSummary(Model):
     """done; stopped, where the search ended before its last step; failed, where a job did; unfinished otherwise."""
     steps: int
     """Steps that have a verdict."""
+    skipped: int
+    """Steps that were not asked, because the search stopped before them or the budget was spent."""
     steps_planned: int
     """Steps that the configuration asks for."""
     compiled: int
@@ -53,7 +56,7 @@ class TaskSummary(Model):
     best_latency_ms: float | None
     """Its latency in milliseconds: arithmetic mean over workloads."""
     input_tokens: int
-    """Tokens of all questions."""
+    """Tokens of all questions, of answers that were set aside too."""
     output_tokens: int
     """Tokens of all answers."""
     cost_usd: float | None
@@ -125,21 +128,28 @@ def summarize_task(config: Config, task: Task) -> TaskSummary:
         if not all((one.folder / name).exists() for name in ("best.json", "evaluation.json")):
             break
         done.append(one)
-    answered = [step(folder, number) for number in range(1, planned + 1)]
-    responses = [one.response for one in answered if (one.folder / "response.json").exists()]
+    passed = len(done)
+    last = done[-1] if done else None
+    skipped = [one for one in done if one.skipped]
+    done = [one for one in done if not one.skipped]
+    responses = kept_answers(config.results, task.name)
     costs = [response.cost_usd for response in responses]
     verdicts: dict[str, int] = {}
     for one in done:
         verdicts[one.evaluation.status.value] = verdicts.get(one.evaluation.status.value, 0) + 1
-    state = done[-1].state if done else None
+    state = last.state if last is not None else None
     best = state.best if state is not None and state.best is not None and state.best.correct else None
     evaluation = step(folder, best.step).evaluation if best is not None else None
-    complete = len(done) == planned
-    fault = None if complete else why_failed(config, task, len(done) + 1)
+    complete = passed == planned
+    fault = None if complete else why_failed(config, task, passed + 1)
+    stopped = (state.stopped or state.skipped or "") if state is not None else ""
+    if skipped:
+        stopped = f"{stopped or skipped[0].skipped} ({_numbers([one.number for one in skipped])} not asked)"
     return TaskSummary(
         task=task.name,
-        status=("stopped" if state.stopped else "done") if complete else "failed" if fault else "unfinished",
+        status=("stopped" if stopped else "done") if complete else "failed" if fault else "unfinished",
         steps=len(done),
+        skipped=len(skipped),
         steps_planned=planned,
         compiled=sum(one.evaluation.compiled for one in done),
         correct=sum(one.evaluation.correct for one in done),
@@ -150,10 +160,19 @@ def summarize_task(config: Config, task: Task) -> TaskSummary:
         input_tokens=sum(response.usage.input_tokens for response in responses),
         output_tokens=sum(response.usage.output_tokens for response in responses),
         cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
-        device=done[-1].evaluation.device.name if done else "",
+        device=last.evaluation.device.name if last is not None else "",
         verdicts=verdicts,
-        reason=(state.stopped or "") if complete else fault or f"step {len(done) + 1} was not run",
+        reason=stopped if complete else fault or f"step {passed + 1} was not run",
     )
+
+
+def _numbers(steps: list[int]) -> str:
+    """The names of steps, in words."""
+    if len(steps) == 1:
+        return f"step {steps[0]}"
+    if steps[-1] - steps[0] == len(steps) - 1:
+        return f"steps {steps[0]} to {steps[-1]}"
+    return f"steps {', '.join(map(str, steps))}"
 
 
 def why_failed(config: Config, task: Task, number: int) -> str | None:

@@ -7,7 +7,18 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from snakernel.extraction import Edit, apply_edits, defines_entry, extract, find_edits, find_kernel
+from extract_kernel import find_duplicate
+from snakernel.extraction import (
+    Edit,
+    Extraction,
+    apply_edits,
+    defines_entry,
+    extract,
+    find_edits,
+    find_kernel,
+    find_plan,
+    fingerprint,
+)
 
 KERNEL = "import torch\nimport triton\n\n\ndef run(x):\n    return torch.relu(x)\n"
 DRAFT = "import torch\n\n\ndef run(x):\n    return x\n"
@@ -234,3 +245,32 @@ def test_real_kernels_come_back_from_every_wrapping(real_data: Path) -> None:
             assert find_kernel(text)[0] == code, path
         seen += 1
     assert seen >= 10
+
+
+def test_a_plan_is_read_and_is_no_code() -> None:
+    plan = "<bottleneck>two passes\n over memory</bottleneck>\n<idea>\nkeep the row in registers\n</idea>\n"
+    found = find_plan(f"Well. {plan} <idea>another</idea>")
+    assert (found.bottleneck, found.idea) == ("two passes over memory", "keep the row in registers")
+    assert find_plan("<bottleneck>memory</bottleneck> and no idea") is None
+    assert len(find_plan(f"<idea>{'x' * 999}</idea>").idea) == 300
+    code, extraction = extract(f"{plan}\n{KERNEL}", None, None)
+    assert (code, extraction.plan) == (KERNEL, found)
+    assert extract("<idea>\nimport os\n\ndef run(x): pass\n</idea>", None, None)[1].kind == "none"
+
+
+def test_a_fingerprint_is_that_of_the_program() -> None:
+    same = '"""A kernel."""\nimport torch\nimport triton\ndef run( x ):\n  """Docs."""\n  # why\n  return torch.relu(x)'
+    assert fingerprint(same) == fingerprint(KERNEL) is not None
+    assert fingerprint(KERNEL.replace("relu", "abs")) != fingerprint(KERNEL)
+    assert fingerprint("x = 1") is fingerprint("def run(:") is None
+
+
+def test_a_duplicate_is_that_of_the_first_step_that_had_the_program() -> None:
+    def found(number: int, program: str | None, *before: Extraction) -> Extraction:
+        return find_duplicate(Extraction(kind="kernel", fingerprint=program), number, list(before))
+
+    first, second = found(1, "a"), found(2, "b")
+    third = found(3, "a", first, second)
+    assert (third.duplicate_of, third.programs) == (1, {"a": 1, "b": 2})
+    assert (found(4, "b", third).duplicate_of, found(4, "c", third).duplicate_of) == (2, None)
+    assert found(4, None, third).programs == third.programs

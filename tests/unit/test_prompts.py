@@ -21,8 +21,8 @@ from snakernel.evaluation.verdict import (
 )
 from snakernel.extraction import Extraction
 from snakernel.files import write_model, write_text
-from snakernel.prompts import render, shorten
-from snakernel.search import Attempt, create_strategy
+from snakernel.prompts import check_lessons, render, shorten, slowest, without_noise
+from snakernel.search import Attempt, Plan, create_strategy
 
 CONFIG = load_config({"gpu_name": "B200", "gpu_architecture": "Blackwell", "eval_backend": "cpu", "total_steps": 9})
 DEVICE = Device(kind="cpu", name="a processor")
@@ -176,3 +176,113 @@ def test_a_missing_file_of_a_step_says_how_to_make_it_again(folder: Path) -> Non
     (folder / "step_1" / "evaluation.json").unlink()
     with pytest.raises(UserError, match=r"step_1/evaluation\.json: is missing; make it again with `snakemake"):
         prompt(folder, attempts)
+
+
+def test_a_planner_asks_for_a_plan_and_lists_what_was_tried(folder: Path) -> None:
+    config = CONFIG.model_copy(update={"planner": True})
+    text, _ = prompt(folder, [], config)
+    assert "<idea>" in text and "Ideas tried" not in text
+    attempts = [
+        add_step(folder, 1, 1.5, "A = 1\n").model_copy(update={"plan": Plan(bottleneck="reads", idea="one pass")}),
+        add_step(folder, 2, None, "A = 2\n").model_copy(update={"plan": Plan(bottleneck="", idea="bf16"), "base": 1}),
+    ]
+    text, question = prompt(folder, attempts, config)
+    assert "- Step 1: one pass (against: reads) -> correct, 1.5x\n" in text
+    assert "- Step 2, on the kernel of step 1: bf16 -> not correct\n" in text
+    assert question.ideas == [1, 2]
+    for said in ("<idea>", "Ideas tried"):
+        assert said not in prompt(folder, attempts)[0]
+
+
+def test_a_duplicate_is_named_and_its_code_is_not_shown_again(folder: Path) -> None:
+    config = CONFIG.model_copy(update={"agent_type": "evolve", "reject_duplicates": True})
+    attempts = [
+        add_step(folder, 1, 1.5, "A = 1\n"),
+        add_step(folder, 2, None, "A = 1  # again\n", duplicate_of=1).model_copy(update={"duplicate_of": 1}),
+    ]
+    text, _ = prompt(folder, attempts, config)
+    assert "Rejected: but for comments and layout it is the kernel of step 1." in text
+    assert "# again" not in text
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ("latencies", "| M=1 | 50 | 100 | 1.5x |"),
+        ("errors", "C[0, 0] is 1, expected 2"),
+        ("notes", "Note on that answer: edit 2"),
+    ],
+)
+def test_each_part_of_the_feedback_can_be_switched_off(folder: Path, part: str, told: str) -> None:
+    attempts = [
+        add_step(folder, 1, None, "A = 1\n", "C[0, 0] is 1, expected 2"),
+        add_step(folder, 2, 1.5, "A = 2\n", warnings=["edit 2"]),
+    ]
+    assert told in prompt(folder, attempts)[0]
+    rest = [one for one in CONFIG.feedback if one != part]
+    assert told not in prompt(folder, attempts, CONFIG.model_copy(update={"feedback": rest}))[0]
+
+
+def test_an_error_is_cut_to_what_helps() -> None:
+    text = without_noise(
+        'Traceback (most recent call last):\n  File "/x/site-packages/triton/jit.py", line 1, in run\n    kernel = 1\n'
+        '  File "main.py", line 9, in run\n    k[grid](x)\nCompilationError: at 3:4:\n    x = tl.dot(a)\n    ^\n'
+        "module attributes {a}\n  %0 = tt.load %arg0\nsame\nsame\n"
+    )
+    assert text.splitlines() == [
+        "Traceback (most recent call last):",
+        '  File "main.py", line 9, in run',
+        "    k[grid](x)",
+        "CompilationError: at 3:4:",
+        "    x = tl.dot(a)",
+        "    ^",
+        "same",
+        "[5 lines of libraries and of the compiler's own code left out]",
+    ]
+    assert without_noise("C[0] is 1\n\n\nexpected 2") == "C[0] is 1\n\n\nexpected 2"
+
+
+def test_of_many_workloads_those_are_shown_that_lose_most() -> None:
+    rows = [
+        WorkloadResult(uuid=str(n), axes={"M": n}, status=Status.PASSED, speedup=(n * 37 % 101) / 10)
+        for n in range(101)
+    ]
+    shown = slowest(rows)
+    assert sorted(one.speedup for one in shown) == [n / 10 for n in range(40)]
+    assert [one.axes["M"] for one in shown] == sorted(one.axes["M"] for one in shown)
+
+
+def test_lessons_are_the_best_kernels_of_sibling_operators(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "other run"
+    for task, op_type, name, speedup in (
+        ("gemm_gemm_n128_k256", "gemm", "gemm_n128_k256", 1.25),
+        ("gemm_gemm_n128_k512", "gemm", "gemm_n128_k512", 2.5),
+        ("gemm_wrong", "gemm", "gemm_n128_k999", None),
+        ("gemm_other", "gemm", "matmul", 9.0),
+        ("rmsnorm_a", "rmsnorm", "gemm_n128_k256", 3.0),
+    ):
+        write_text(run / task / "definition.json", json.dumps({"op_type": op_type, "name": name}))
+        add_step(run / task, 1, speedup, "")
+        (run / task / "step_1").rename(run / task / "best")
+        write_text(run / task / "best" / "kernel.py", f"LESSON = {task!r}\n")
+    config = CONFIG.model_copy(update={"lessons_from": str(run)})
+    check_lessons(config)
+    text, question = prompt(folder, [], config)
+    assert question.lessons == ["gemm_gemm_n128_k256", "gemm_gemm_n128_k512"]
+    assert "It is for this very operator: speedup 1.25x" in text
+    assert "A sibling of this operator: speedup 2.5x" in text
+    assert text.count("LESSON = ") == 2
+    with pytest.raises(UserError, match="holds no"):
+        check_lessons(CONFIG.model_copy(update={"lessons_from": str(tmp_path / "none")}))
+    own = CONFIG.model_copy(
+        update={"save_path": str(tmp_path), "run": "other", "lessons_from": str(tmp_path / "other")}
+    )
+    with pytest.raises(UserError, match="this run itself"):
+        check_lessons(own)
+
+
+def test_a_question_names_the_model_that_it_is_for(folder: Path) -> None:
+    config = CONFIG.model_copy(update={"models": {"a": 1.0, "b": 3.0}})
+    question = prompt(folder, [], config)[1]
+    assert question.model in ("a", "b")
+    assert question.model_scores == {"a": 0.25, "b": 0.75}

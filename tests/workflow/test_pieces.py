@@ -12,10 +12,10 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 from llm_server import LLMServer, Reply
-from snakernel.evaluation.verdict import Evaluation, Reference
+from snakernel.evaluation.verdict import Evaluation, Reference, Status
 from snakernel.extraction import Extraction
 from snakernel.files import read_model
-from snakernel.llm.base import Answer
+from snakernel.llm.base import Answer, Prompt
 from snakernel.search import State
 from snakernel.summary import Summary
 from unit.test_config import BASELINE
@@ -133,16 +133,38 @@ def test_the_baselines_yaml_plans_unchanged(tmp_path: Path) -> None:
 
 
 def test_the_evolving_agent_runs(tmp_path: Path) -> None:
-    project = Project.create(tmp_path / "project", agent_type="evolve", total_steps=3, pool_size=3)
+    """Two parallel proposals, then one from their pool that is a copy; then a stop; then the stop is taken away."""
+    keys = {"planner": True, "reject_duplicates": True, "models": ["a", "b"], "parallel_proposals": 2, "pool_size": 3}
+    project = Project.create(tmp_path / "project", agent_type="evolve", total_steps=3, **keys)
     (project.folder / "tasks.txt").write_text("rmsnorm, rmsnorm_h256\n")
+    first, third = (project.folder / "replay" / "rmsnorm_h256" / f"{step}.md" for step in (1, 3))
+    first.write_text("<idea>one program a row</idea>\n" + first.read_text())
+    third.write_text(first.read_text().replace("import torch\n", "# a copy\nimport torch\n", 1))
     project.snakemake()
     assert project.plan() == {}
     folder = project.folder / TASK
+    assert [read_model(folder / f"step_{step}" / "prompt.json", Prompt).shown for step in (1, 2)] == [[], []]
     state = read_model(folder / "step_2" / "best.json", State)
-    shown = [one.step for one in (*state.elite, *state.recent)]
+    (island,) = state.islands
+    shown = [one.step for one in (*island.elite, *island.recent)]
     prompt = (folder / "step_3" / "prompt.md").read_text()
     assert [f"### Kernel of step {step}" in prompt for step in (1, 2)] == [step in shown for step in (1, 2)]
-    assert json.loads((folder / "step_3" / "prompt.json").read_text())["shown"] == shown
+    question = read_model(folder / "step_3" / "prompt.json", Prompt)
+    assert (question.shown, question.ideas) == (shown, [1])
+    assert "- Step 1: one program a row -> correct" in prompt
+    asked = read_model(folder / "step_3" / "response.json", Answer).request
+    assert asked.model == asked.question.model in ("a", "b")
+    verdict = read_model(folder / "step_3" / "evaluation.json", Evaluation)
+    assert (verdict.status, verdict.workloads) == (Status.REJECTED, [])
+    last = read_model(folder / "step_3" / "best.json", State)
+    assert last.round[-1].duplicate_of == 1
+    assert sum(one.asked for one in last.models.values()) == 3
+
+    project.snakemake("--config", "total_steps=5", "stop_at_speedup=1e-9")
+    for step in (4, 5):
+        assert "stop_at_speedup is 1e-09" in (folder / f"step_{step}" / "prompt.md").read_text()
+        assert read_model(folder / f"step_{step}" / "evaluation.json", Evaluation).status is Status.SKIPPED
+    assert project.plan("--config", "total_steps=5")["propose"] == 2
 
 
 def test_a_run_is_replayed_from_its_own_results(finished: Project, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ class Model(BaseModel):
 
 
 class Status(StrEnum):
-    """flashinfer-bench's EvaluationStatus, and two of our own."""
+    """flashinfer-bench's EvaluationStatus, and three of our own."""
 
     PASSED = "PASSED"
     INCORRECT_SHAPE = "INCORRECT_SHAPE"
@@ -34,6 +34,8 @@ class Status(StrEnum):
     """The evaluator's guards refused the kernel; the error says why."""
     NOT_RUN = "NOT_RUN"
     """Of a workload only: an earlier one ended the candidate's process."""
+    SKIPPED = "SKIPPED"
+    """The step was not asked, so there is no kernel; the error says why."""
 
 
 class Latency(Model):

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Question(BaseModel):
-    """What a prompt was made of: prompt.json, beside prompt.md."""
+    """What a prompt was made of."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
@@ -18,6 +18,28 @@ class Question(BaseModel):
     """tuner: the step whose kernel the model was shown to edit; its edits are applied to that one."""
     shown: list[int] = Field(default_factory=list)
     """The earlier steps that the prompt showed, in its order."""
+    ideas: list[int] = Field(default_factory=list)
+    """planner: the earlier steps whose ideas the prompt listed."""
+    lessons: list[str] = Field(default_factory=list)
+    """The tasks of another run whose best kernels the prompt showed."""
+    model: str | None = None
+    """models: the one that is asked; else it is model_name."""
+    model_scores: dict[str, float] = Field(default_factory=dict)
+    """What each model was drawn by: its share, or with a bandit the improvement for a dollar that was drawn for it."""
+
+
+class Prompt(Question):
+    """prompt.json, beside prompt.md."""
+
+    skip: str | None = None
+    """Why the step needs not be asked, where so: then prompt.md says the same."""
+    limits: dict[str, float | None] = Field(default_factory=dict)
+    """The limits that were in force, by their configuration keys: with others, a step that they skipped is asked."""
+
+    @property
+    def question(self) -> Question:
+        """What the journal keeps of it."""
+        return Question(**self.model_dump(include=set(Question.model_fields)))
 
 
 class Request(BaseModel):

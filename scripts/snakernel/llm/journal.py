@@ -17,6 +17,11 @@ from snakernel.files import read_model, write_model
 from snakernel.llm.base import Answer, Provider, Request
 
 
+def kept_answers(results: Path | str, task: str) -> list[Answer]:
+    """All answers that a task has in the journal, those that were set aside too: each was paid for."""
+    return [read_model(path, Answer) for path in sorted((Path(results) / "answers" / task).glob("[!.]*.json"))]
+
+
 class Journal:
     """The entry of one step."""
 

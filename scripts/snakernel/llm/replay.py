@@ -8,6 +8,7 @@ from pathlib import Path
 from snakernel.errors import UserError
 from snakernel.files import read_model, read_text
 from snakernel.llm.base import Answer, Request
+from snakernel.skipping import NotAsked, skip_reason
 
 
 class Replay:
@@ -18,15 +19,19 @@ class Replay:
         what that run's journal has of the same task and step."""
         self.path = Path(replay_path) / definition / f"{step}.md"
         self.journal = Path(replay_path) / "answers" / task / f"{step}.json"
+        self.step_folder = Path(replay_path) / task / f"step_{step}"
 
     def ask(self, request: Request) -> Answer:
         """The file's text.
 
         Raises:
             UserError: the file is missing or empty.
+            NotAsked: the run that is replayed did not ask this step.
         """
         if not self.path.is_file() and self.journal.is_file():
             return self._from_run(request)
+        if not self.path.is_file() and (why := skip_reason(self.step_folder)):
+            raise NotAsked(why)
         if not self.path.is_file():
             raise UserError(
                 f"{self.path}: no recorded answer there; replay_path must hold {{definition}}/{{step}}.md for each of "

@@ -5,9 +5,23 @@ from __future__ import annotations
 from snakernel.config import Config
 from snakernel.search.evolve import Evolve
 from snakernel.search.iterative import Iterative
-from snakernel.search.state import Attempt, Draw, State, Strategy
+from snakernel.search.shape import Shape
+from snakernel.search.state import Attempt, Draw, Island, ModelRecord, Plan, State
+from snakernel.search.strategy import Strategy
 
-__all__ = ["Attempt", "Draw", "Evolve", "Iterative", "State", "Strategy", "create_strategy"]
+__all__ = [
+    "Attempt",
+    "Draw",
+    "Evolve",
+    "Island",
+    "Iterative",
+    "ModelRecord",
+    "Plan",
+    "Shape",
+    "State",
+    "Strategy",
+    "create_strategy",
+]
 
 
 def create_strategy(config: Config, task: str) -> Strategy:

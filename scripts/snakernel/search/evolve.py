@@ -2,91 +2,75 @@
 
 from __future__ import annotations
 
-import zlib
-from typing import Literal
-
-from snakernel.config import Config
-from snakernel.search.state import Attempt, Draw, State, better
+from snakernel.search.state import Attempt, Draw, Island, State, best_of
+from snakernel.search.strategy import Strategy
 
 
-class Evolve:
+class Evolve(Strategy):
     """A proposal is followed by ``refine_steps`` steps that tune it; then the next is proposed from the pool."""
 
-    def __init__(self, config: Config, task: str):
-        self.config, self.task = config, task
+    agent_type = "evolve"
 
     @property
-    def steps(self) -> int:
-        """``total_steps`` proposals, each with its refinements."""
-        return self.config.total_steps * self._round
-
-    @property
-    def _round(self) -> int:
+    def depth(self) -> int:
+        """A proposal and its refinements."""
         return 1 + self.config.refine_steps
-
-    def reads(self, step: int) -> int:
-        """Each step starts from the one before it."""
-        return step - 1
 
     def tunes(self, step: int) -> bool:
         """The refinements."""
-        return not self._proposes(step)
+        return self.shape.level(step) > 0
 
-    def start(self) -> State:
-        """The empty state."""
-        return State(agent_type="evolve", task=self.task)
-
-    def role(self, step: int, state: State) -> Literal["proposer", "tuner"]:
-        """The first step of a round proposes; the others tune, as soon as the round has a kernel."""
-        return "tuner" if self.tunes(step) and state.base is not None else "proposer"
+    def base(self, step: int, state: State) -> int | None:
+        """A refinement edits the last kernel of its lane."""
+        kernels = [one.kernel for one in self._lane(step, state) if one.has_kernel]
+        return kernels[-1] if kernels else None
 
     def shown(self, step: int, state: State) -> list[Attempt]:
-        """A proposal is shown the pool, elite then recent; a refinement the attempts of its own round."""
-        if self._proposes(step):
-            return [*state.elite, *state.recent]
-        return state.memory[-self.config.max_memory_round :] if self.config.max_memory_round else []
+        """A proposal is shown the pool, elite then recent; a refinement the attempts of its own lane."""
+        if self.tunes(step):
+            rounds = self.config.max_memory_round
+            return self._lane(step, state)[-rounds:] if rounds else []
+        island = state.islands[self.shape.island(step)]
+        return [*island.elite, *island.recent]
 
-    def update(self, state: State, attempt: Attempt) -> State:
-        """Take a round's best as its proposal; at the round's end draw the pool of the next prompt."""
-        first = self._proposes(attempt.step)
-        memory = [attempt] if first else [*state.memory, attempt]
-        proposals = state.proposals if first else state.proposals[:-1]
-        champion = attempt if first else better(state.proposals[-1], attempt)
-        state = state.model_copy(
-            update={
-                "step": attempt.step,
-                "best": better(state.best, attempt),
-                "base": attempt.step if attempt.has_kernel else (None if first else state.base),
-                "memory": memory,
-                "proposals": [*proposals, champion],
-            }
-        )
-        return self._with_pool(state) if self._proposes(attempt.step + 1) else state
+    def grow(self, island: Island, attempts: list[Attempt], step: int) -> Island:
+        """Take the best of each lane as its proposal, and draw the pool of the next prompts."""
+        lanes: dict[int, list[Attempt]] = {}
+        for one in attempts:
+            lanes.setdefault(self.shape.lane(one.step), []).append(one)
+        champions = [best_of(lane) for lane in lanes.values()]
+        return self._with_pool(island.model_copy(update={"proposals": [*island.proposals, *champions]}), step)
 
-    def _proposes(self, step: int) -> bool:
-        return (step - 1) % self._round == 0
+    def welcome(self, island: Island, immigrant: Attempt, step: int) -> Island:
+        """The immigrant can be drawn from now on."""
+        return self._with_pool(island.model_copy(update={"immigrants": [*island.immigrants, immigrant]}), step)
 
-    def _with_pool(self, state: State) -> State:
+    def _lane(self, step: int, state: State) -> list[Attempt]:
+        """The earlier attempts of a refinement's lane, in its round; none for a proposal."""
+        lane = self.shape.lane(step)
+        return [one for one in state.round if self.shape.lane(one.step) == lane] if self.tunes(step) else []
+
+    def _with_pool(self, island: Island, step: int) -> Island:
         """Half of the pool is recent; the rest is drawn without replacement from the correct ones not among those."""
         import numpy as np
 
         half = self.config.pool_size // 2
-        recent = state.proposals[-half:] if half else []
-        correct = [one for one in state.proposals if one.correct and one not in recent]
+        recent = island.proposals[-half:] if half else []
+        correct = [one for one in [*island.proposals, *island.immigrants] if one.correct and one not in recent]
         wanted = min(self.config.pool_size - half, len(correct))
         draw, elite = None, []
         if wanted:
             speedups = np.array([one.speedup for one in correct])
-            weights = np.exp((speedups - speedups.max()) / max(self.config.softmax_temperature, 1e-6))
-            seed = [self.config.seed, zlib.crc32(self.task.encode()), state.step]
+            logits = (speedups - speedups.max()) / max(self.config.softmax_temperature, 1e-6)
+            seed = [*self.seed(step), self.shape.island(step)]
             # Gumbel's trick draws without replacement by softmax probabilities, also where some underflow to zero.
-            noise = np.random.default_rng(seed).gumbel(size=len(correct))
-            keys = (speedups - speedups.max()) / max(self.config.softmax_temperature, 1e-6) + noise
+            keys = logits + np.random.default_rng(seed).gumbel(size=len(correct))
             drawn = sorted(np.argsort(-keys, kind="stable")[:wanted])
             elite = sorted((correct[index] for index in drawn), key=lambda one: one.score, reverse=True)
+            weights = np.exp(logits)
             draw = Draw(
                 seed=seed,
                 candidates=[one.step for one in correct],
                 probabilities=[float(weight) for weight in weights / weights.sum()],
             )
-        return state.model_copy(update={"recent": recent, "elite": elite, "draw": draw})
+        return island.model_copy(update={"recent": recent, "elite": elite, "draw": draw})

@@ -2,54 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from snakernel.config import Config
-from snakernel.search.state import Attempt, State, better
+from snakernel.search.state import Attempt, Island, State, best_of
+from snakernel.search.strategy import Strategy
 
 
-class Iterative:
-    """Step 1 proposes, every later step tunes the kernel of the step before it."""
+class Iterative(Strategy):
+    """The first round proposes, every later one tunes the kernel of the round before it."""
 
-    def __init__(self, config: Config, task: str):
-        self.config, self.task = config, task
-
-    @property
-    def steps(self) -> int:
-        """How many steps a task has."""
-        return self.config.total_steps
-
-    def reads(self, step: int) -> int:
-        """Each step starts from the one before it."""
-        return step - 1
+    agent_type = "iterative"
 
     def tunes(self, step: int) -> bool:
-        """All but the first."""
-        return step > 1
+        """All rounds but the first."""
+        return self.shape.round(step) > 0
 
-    def start(self) -> State:
-        """The empty state."""
-        return State(agent_type="iterative", task=self.task)
-
-    def role(self, step: int, state: State) -> Literal["proposer", "tuner"]:
-        """Edits need a kernel: as long as no answer held one, a new proposal is asked for."""
-        return "proposer" if state.base is None else "tuner"
+    def base(self, step: int, state: State) -> int | None:
+        """The island's last kernel."""
+        return state.islands[self.shape.island(step)].base
 
     def shown(self, step: int, state: State) -> list[Attempt]:
         """The memory, oldest first."""
-        return state.memory
+        return state.islands[self.shape.island(step)].memory
 
-    def update(self, state: State, attempt: Attempt) -> State:
-        """Remember the last ``max_memory_round`` attempts; edits go onto the last kernel, not onto the best."""
-        kept = state.memory
-        if attempt.correct or not self.config.filter_wrong_attempts:
-            kept = [*kept, attempt]
+    def grow(self, island: Island, attempts: list[Attempt], step: int) -> Island:
+        """Remember the last ``max_memory_round`` attempts. Edits go onto the last kernel, not onto the best; of
+        parallel ones onto the best of them."""
+        kept = [one for one in attempts if one.correct or not self.config.filter_wrong_attempts]
+        last = best_of([one for one in attempts if one.has_kernel])
         rounds = self.config.max_memory_round
-        return state.model_copy(
+        return island.model_copy(
             update={
-                "step": attempt.step,
-                "best": better(state.best, attempt),
-                "base": attempt.step if attempt.has_kernel else state.base,
-                "memory": kept[-rounds:] if rounds else [],
+                "base": last.kernel if last else island.base,
+                "memory": [*island.memory, *kept][-rounds:] if rounds else [],
             }
         )
+
+    def welcome(self, island: Island, immigrant: Attempt, step: int) -> Island:
+        """Edits go onto the immigrant."""
+        return island.model_copy(update={"base": immigrant.step})
