@@ -39,9 +39,36 @@ rule select_best:
         "--step {wildcards.step} --state {input.state:q} > {log:q} 2>&1"
 
 
+rule confirm_best:
+    input:
+        rules.check_task.output,
+        rules.measure_reference.output.reference,
+        f"{RESULTS}/{{task}}/step_{STRATEGY.steps}/best.json",
+    output:
+        f"{RESULTS}/{{task}}/best/confirmation.json",
+    log:
+        f"{LOGS}/{{task}}/confirm_best.log",
+    conda:
+        CONDA
+    resources:
+        gpu=ON_GPU,
+    params:
+        config=CONFIG,
+        folder=task_folder,
+        code=library("confirm_best.py", "evaluator.py", "snakernel/evaluation"),
+        settings=settings("confirm_draws", "confirm_kernels"),
+        steps=STRATEGY.steps,
+    message:
+        "{wildcards.task}: checking the best kernels once more"
+    shell:
+        'python "$SNAKERNEL_SCRIPTS"/confirm_best.py --config {params.config:q} --task-folder {params.folder:q} '
+        "--step {params.steps} > {log:q} 2>&1"
+
+
 rule export_best:
     input:
         f"{RESULTS}/{{task}}/step_{STRATEGY.steps}/best.json",
+        confirmation=rules.confirm_best.output,
     output:
         kernel=f"{RESULTS}/{{task}}/best/kernel.py",
         evaluation=f"{RESULTS}/{{task}}/best/evaluation.json",

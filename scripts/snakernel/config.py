@@ -109,6 +109,14 @@ class Config(BaseModel):
     """modal: the GPU type to ask for."""
     eval_timeout_s: float = Field(default=60.0, gt=0)
     """Seconds that building a kernel, or all calls of one workload, may take before its processes are killed."""
+    baseline_author: str = "baseline"
+    """Author of the dataset's solutions that the contest's score is measured against; their latency is measured with
+    the reference's, where there is one."""
+    confirm_draws: int = Field(default=20, ge=0, le=1000)
+    """Fresh draws of the inputs on which a task's best kernels are checked at its end, before they are timed against
+    each other, in turns; 0 takes the best of the verdicts as it is."""
+    confirm_kernels: int = Field(default=3, ge=1, le=20)
+    """How many kernels at most are timed against each other at a task's end: those within 5 % of the best."""
     num_trials: int = Field(default=3, ge=1, le=100)
     """Draws of the inputs that the correctness of each workload is checked on."""
     warmup_runs: int = Field(default=10, ge=0)

@@ -63,6 +63,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory):
     from snakernel.dataset import Task, check_task
     from snakernel.evaluation.judge import judge
     from snakernel.evaluation.reference import measure_reference
+    from snakernel.evaluation.solution import make_solution
 
     keys = {"eval_backend": "cpu", "warmup_runs": 1, "iterations": 3, "timing_budget_s": 0.2, "max_workloads": 2}
     settings = Settings.of(load_config({**keys, "eval_timeout_s": 8}))
@@ -72,7 +73,8 @@ def judged(tmp_path_factory: pytest.TempPathFactory):
 
     def verdict(kernel: str, **changes) -> Evaluation:
         changed = settings.model_copy(update=changes)
-        return judge("rmsnorm_rmsnorm_h256", definition, workloads, kernel, reference, folder, changed, MINI)
+        solution = make_solution(definition, kernel)
+        return judge("rmsnorm_rmsnorm_h256", definition, workloads, solution, reference, folder, changed, MINI)
 
     verdict.reference = folder
     return verdict

@@ -48,6 +48,10 @@ MESSAGE_BYTES = 4 * 1024 * 1024
 LIMITS = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 4 * 2**30, resource.RLIMIT_NOFILE: 4096}
 
 
+_RUNNING: set[int] = set()
+"""The candidates' processes of this one: any other child of it is one that a candidate left behind."""
+
+
 class CandidateError(Exception):
     """What the kernel raised, as text."""
 
@@ -116,6 +120,7 @@ class Candidate:
                     sys.stdout.flush()
                     sys.stderr.flush()
                 os._exit(1)
+        _RUNNING.add(self.pid)
         theirs.close()
         os.close(log_in)
         self._connection = Connection(ours.detach())
@@ -248,14 +253,16 @@ class Candidate:
                 child.kill()
         if self._exit is None:
             self._exit = self._reap()
+        _RUNNING.discard(self.pid)
         # What the candidate forked away has this process as its new parent (subreaper); one may fork while others die.
         for _ in range(50):
-            orphans = psutil.Process().children(recursive=True)
+            orphans = [one for one in psutil.Process().children() if one.pid not in _RUNNING]
             if not orphans:
                 break
             for orphan in orphans:
                 with contextlib.suppress(psutil.Error):
-                    orphan.kill()
+                    for one in [*orphan.children(recursive=True), orphan]:
+                        one.kill()
             psutil.wait_procs(orphans, 1)
 
     def close(self) -> str:

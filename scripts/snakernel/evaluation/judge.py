@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from flashinfer_bench.bench.evaluators import resolve_evaluator
 from flashinfer_bench.compile.runnable import RunnableMetadata
-from flashinfer_bench.data import Definition, Workload
+from flashinfer_bench.data import Definition, Solution, Workload
 
 from snakernel.errors import UserError
 from snakernel.evaluation import devices, roofline, timing
@@ -39,7 +39,7 @@ from snakernel.evaluation.candidate import (
 )
 from snakernel.evaluation.reference import definition_hash, read_expected, timed_seeds
 from snakernel.evaluation.sandbox import Sandbox
-from snakernel.evaluation.solution import kernel_sha256, make_solution
+from snakernel.evaluation.solution import kernel_sha256, source_of
 from snakernel.evaluation.suspicion import suspicions
 from snakernel.evaluation.verdict import (
     CompiledKernel,
@@ -174,7 +174,7 @@ def judge(
     task_id: str,
     definition: Definition,
     workloads: list[Workload],
-    kernel: str,
+    solution: Solution,
     reference: Reference,
     reference_folder: Path,
     settings: Settings,
@@ -188,7 +188,7 @@ def judge(
         task_id: the task.
         definition: what the kernel must compute.
         workloads: what it is judged on, in the reference's order.
-        kernel: its source.
+        solution: the kernel.
         reference: the reference's latencies.
         reference_folder: where its expected outputs are kept.
         settings: draws, calls, tolerances and limits.
@@ -202,9 +202,9 @@ def judge(
     clock = Clock({"import": import_s})
     begun = time.perf_counter()
     kind = "cpu" if settings.eval_backend == "cpu" else "cuda"
+    kernel = source_of(solution)
     scratch = Path(tempfile.mkdtemp(prefix="snakernel-"))
     try:
-        solution = make_solution(definition, kernel)
         with clock.part("start"):
             sandbox = Sandbox.plan(scratch, dataset, hidden=[reference_folder])
             candidate = Candidate(definition, solution, workloads, kind=kind, dataset=dataset, sandbox=sandbox)
