@@ -27,6 +27,7 @@ rule select_best:
             "pool_size",
             "softmax_temperature",
             "refine_steps",
+            "sweep_steps",
             "seed",
             "planner",
             "stop_at_speedup",
