@@ -24,6 +24,7 @@ rule select_best:
             "migrate_every",
             "max_memory_round",
             "filter_wrong_attempts",
+            "tune_from",
             "pool_size",
             "softmax_temperature",
             "refine_steps",

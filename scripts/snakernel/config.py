@@ -48,6 +48,8 @@ class Config(BaseModel):
     """Steps of each task; a step is one question to a model and one verdict."""
     max_memory_round: int = Field(default=5, ge=0)
     """Iterative: how many of the last attempts the prompt shows."""
+    tune_from: Literal["last", "best"] = "last"
+    """Iterative: the kernel that edits go onto. last is the baseline's; best goes back to the best correct one."""
     filter_wrong_attempts: bool = False
     """Iterative: leave attempts that were not correct out of the memory."""
     pool_size: int = Field(default=5, ge=1)
