@@ -23,6 +23,7 @@ from snakernel.prompts import (
     template_files,
 )
 from snakernel.search import create_strategy
+from snakernel.search.trials import given_kernel, given_tunables
 from snakernel.skipping import skip_reason
 
 try:
@@ -33,6 +34,9 @@ try:
         task.name: task
         for task in read_tasks(Path(SETTINGS.tasks_path), SETTINGS.dataset)
     }
+    if SETTINGS.agent_type == "sweep":
+        for task in TASKS.values():
+            given_tunables(SETTINGS, task.name, task.definition)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -111,6 +115,13 @@ def lessons_to_show(wildcards):
     ]
 
 
+def kernel_to_sweep(wildcards):
+    """The kernel of the user's that a sweep's first steps are made of."""
+    if SETTINGS.agent_type != "sweep" or STRATEGY.tunes(int(wildcards.step)):
+        return []
+    return str(given_kernel(SETTINGS, wildcards.task, task_of(wildcards).definition))
+
+
 def kernels_to_read(wildcards):
     """The kernels that a step's own may be made of; through them, those of any earlier step."""
     steps = STRATEGY.kernels_read(int(wildcards.step))
@@ -160,7 +171,7 @@ def check_key():
         for task in TASKS
         for step in range(1, STRATEGY.steps + 1)
     )
-    if SETTINGS.api_type != "replay" and not settled:
+    if SETTINGS.asks_a_service and not settled:
         try:
             check_credentials(SETTINGS.api_type, SETTINGS.api_base)
         except UserError as error:

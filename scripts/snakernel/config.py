@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from snakernel.errors import UserError
 from snakernel.files import explain, read_text
@@ -41,12 +41,15 @@ class Config(BaseModel):
     """The baseline's: folder of an earlier run. To resume, repeat the command; reading a folder of the baseline's own
     is not built, so a value here is an error."""
 
-    agent_type: Literal["iterative", "evolve"] = "iterative"
-    """The search: iterative tunes its last kernel by edits, evolve proposes from a pool."""
+    agent_type: Literal["iterative", "evolve", "sweep"] = "iterative"
+    """The search: iterative tunes its last kernel by edits, evolve proposes from a pool, sweep tries values of what a
+    given kernel declares as tunable and asks no model."""
     total_steps: int = Field(default=25, ge=1, le=100_000)
     """Steps of each task; a step is one question to a model and one verdict."""
     max_memory_round: int = Field(default=5, ge=0)
     """Iterative: how many of the last attempts the prompt shows."""
+    tune_from: Literal["last", "best"] = "last"
+    """Iterative: the kernel that edits go onto. last is the baseline's; best goes back to the best correct one."""
     filter_wrong_attempts: bool = False
     """Iterative: leave attempts that were not correct out of the memory."""
     pool_size: int = Field(default=5, ge=1)
@@ -61,6 +64,11 @@ class Config(BaseModel):
     """Searches beside each other that share total_steps, each with a memory or a pool of its own."""
     migrate_every: int = Field(default=5, ge=1)
     """Islands: rounds after which each one's best is given to the next one, in a ring."""
+    sweep_path: str | None = None
+    """Sweep: folder of {definition}.py, kernels that declare TUNABLES; or of a finished run, whose best are taken."""
+    sweep_steps: int = Field(default=0, ge=0)
+    """Iterative and evolve: steps after each proposal and its refinements that ask no model, but try other values of
+    what the best of these kernels declares as TUNABLES; on top of total_steps."""
     stop_at_speedup: float | None = Field(default=None, gt=0)
     """Ask no further once a task has a correct kernel with this speedup; null never stops so."""
     patience: int | None = Field(default=None, ge=1)
@@ -167,7 +175,15 @@ class Config(BaseModel):
         return value
 
     @field_validator(
-        "save_path", "resume_from", "dataset_root", "replay_path", "run", "api_base", "prompts_path", "lessons_from"
+        "save_path",
+        "resume_from",
+        "dataset_root",
+        "replay_path",
+        "run",
+        "api_base",
+        "prompts_path",
+        "lessons_from",
+        "sweep_path",
     )
     @classmethod
     def _empty_is_none(cls, value: str | None) -> str | None:
@@ -186,6 +202,20 @@ class Config(BaseModel):
         if value is not None and not re.fullmatch(r"[\w.+-]+", value):
             raise ValueError("must be one folder name of letters, digits and _ . + -")
         return value
+
+    @model_validator(mode="after")
+    def _sweep_has_kernels(self) -> Config:
+        if self.agent_type == "sweep" and self.sweep_path is None:
+            raise ValueError("sweep_path: agent_type sweep needs the folder of the kernels that it tunes")
+        for key in ("islands", "sweep_steps"):
+            if self.agent_type == "sweep" and getattr(self, key) != Config.model_fields[key].default:
+                raise ValueError(f"{key}: is for agent_type iterative and evolve, a sweep has none")
+        return self
+
+    @property
+    def asks_a_service(self) -> bool:
+        """Whether a model is asked that wants a key."""
+        return self.api_type != "replay" and self.agent_type != "sweep"
 
     @property
     def run_name(self) -> str:

@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from snakernel.history import Step, step
 from snakernel.llm.base import Question
 from snakernel.search import Attempt, State, Strategy
 from snakernel.search.models import choose
+from snakernel.search.trials import given_tunables
+from snakernel.search.tunables import TunablesError, read_tunables
+from snakernel.skipping import NotAsked
 
 TEMPLATES = Path(__file__).parents[2] / "prompts"
 ERROR_CHARS = 3_000
@@ -87,6 +91,8 @@ def render(config: Config, strategy: Strategy, state: State, task_folder: Path, 
         UserError: a template is missing, is no Jinja template, or names a variable that there is none of.
     """
     role = strategy.role(number, state)
+    if role == "sweep":
+        return render_trial(config, strategy, state, task_folder, number)
     shown = [ShownAttempt.of(step(task_folder, one.step), state.best) for one in strategy.shown(number, state)]
     base = best = None
     edited = strategy.base(number, state)
@@ -122,6 +128,63 @@ def render(config: Config, strategy: Strategy, state: State, task_folder: Path, 
         lessons=[one.task for one in lessons],
         model=model,
         model_scores=scores,
+    )
+    return text.strip("\n") + "\n", question
+
+
+def render_trial(
+    config: Config, strategy: Strategy, state: State, task_folder: Path, number: int
+) -> tuple[str, Question]:
+    """The same for a step that asks no model: the values that it tries.
+
+    Raises:
+        NotAsked: ``agent_type: sweep`` has tried everything.
+        UserError: the given kernel cannot be swept.
+    """
+    definition = json.loads(read_text(task_folder / "definition.json"))
+    base = strategy.base(number, state)
+    try:
+        if base is not None:
+            tunables = read_tunables(step(task_folder, base).kernel)
+        elif config.agent_type == "sweep":
+            tunables = given_tunables(config, task_folder.name, definition["name"])
+        else:
+            tunables = None
+        why = f"The kernel of step {base} declares no TUNABLES." if base else "There is no kernel yet."
+    except TunablesError as error:
+        tunables, why = None, f"The tunables of step {base} cannot be read: {error}."
+    tried: list[Attempt] = []
+    values = None
+    if tunables is not None:
+        why = f"All {tunables.size} combinations were tried."
+        own = Attempt(step=number, compiled=False, correct=False, speedup=0.0, parameters=tunables.values)
+        for one in strategy.shown(number, state):
+            parameters = one.parameters or (tunables.values if one.step == base else None)
+            if parameters is not None and parameters.keys() == tunables.space.keys():
+                tried.append(one.model_copy(update={"parameters": parameters}))
+        first = base is None and strategy.shape.lane(number) == 0
+        values = tunables.values if first else strategy.suggest(number, tunables, tried or [own])
+        if values is None and config.agent_type == "sweep":
+            raise NotAsked(why)
+    text = fill(
+        "sweep.md.j2",
+        config,
+        {
+            "definition": definition,
+            "base": base,
+            "values": values,
+            "why": why,
+            "space": tunables.space if tunables else {},
+            "size": tunables.size if tunables else 0,
+            "tried": tried,
+        },
+    )
+    question = Question(
+        role="sweep",
+        base=base,
+        shown=[one.step for one in tried],
+        parameters=values,
+        model=f"optuna {version('optuna')}",
     )
     return text.strip("\n") + "\n", question
 
