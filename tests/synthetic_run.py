@@ -173,9 +173,10 @@ def make_task(config: Config, name: str, definition: str, workloads: int, model:
         text = texts[(number * 7 + len(name)) % len(texts)]
         kernel = f"# kernel of step {number}, {rng.random()}\n{find_kernel(text)[0] or ''}"
         role = strategy.role(number, before)
+        base = strategy.base(number, before)
         edits = role == "tuner" and rng.random() < 0.7
         if edits:
-            kernel = f"{step(folder, before.base).kernel}\n# an edit in step {number}\n"
+            kernel = f"{step(folder, base).kernel}\n# an edit in step {number}\n"
         asked = BEGUN + timedelta(minutes=number)
         answer = Answer(
             api_type="claude",
@@ -186,7 +187,7 @@ def make_task(config: Config, name: str, definition: str, workloads: int, model:
                 max_completion_tokens=16384,
                 question=Question(
                     role=role,
-                    base=before.base if role == "tuner" else None,
+                    base=base,
                     shown=[attempt.step for attempt in strategy.shown(number, before)],
                 ),
             ),
@@ -205,7 +206,7 @@ def make_task(config: Config, name: str, definition: str, workloads: int, model:
         write_model(one.folder / "prompt.json", answer.request.question)
         write_text(one.folder / "kernel.py", kernel)
         kind = "edits" if edits else "kernel"
-        write_model(one.folder / "extraction.json", Extraction(kind=kind, base=before.base if edits else None))
+        write_model(one.folder / "extraction.json", Extraction(kind=kind, base=base if edits else None))
         speed *= rng.uniform(0.95, 1.15)
         status = Status.PASSED if rng.random() < 0.65 else rng.choice(list(FAILURES))
         judged = asked + timedelta(seconds=55)

@@ -13,9 +13,9 @@ from snakernel.config import Config
 from snakernel.dataset import Task
 from snakernel.evaluation.verdict import Device, Evaluation, Reference, Status, WorkloadResult
 from snakernel.files import read_model
-from snakernel.history import Step, step
+from snakernel.history import Step
 from snakernel.llm.base import Answer
-from snakernel.summary import Summary, TaskSummary, summarize
+from snakernel.summary import Summary, TaskSummary, steps_done, summarize
 
 REASONS = 6
 """Reasons of failure that are told apart; the most frequent ones."""
@@ -209,12 +209,13 @@ def read_run(config: Config, tasks: list[Task]) -> RunReport:
 
 
 def read_task(config: Config, task: Task, summary: TaskSummary) -> TaskReport:
-    """Read one task's steps, as many as its summary counts."""
+    """Read one task's steps; those that were not asked are left out."""
     folder = config.results / task.name
     rows: list[StepRow] = []
     best_speedup, spent, tokens = None, 0.0, 0
-    for number in range(1, summary.steps + 1):
-        one = step(folder, number)
+    for one in steps_done(folder, summary.steps_planned):
+        if one.skipped:
+            continue
         if one.evaluation.speedup is not None:
             best_speedup = max(best_speedup or 0.0, one.evaluation.speedup)
         cost = one.response.cost_usd
