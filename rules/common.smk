@@ -4,6 +4,7 @@ import sys
 from os.path import exists
 from pathlib import Path
 
+from snakemake import __version__ as snakemake_version
 from snakemake.exceptions import WorkflowError
 
 BASEDIR = Path(workflow.basedir)
@@ -13,7 +14,8 @@ sys.path.insert(0, str(SCRIPTS))
 from snakernel.config import LIMITS, config_yaml, load_config, read_config
 from snakernel.dataset import read_tasks
 from snakernel.errors import UserError
-from snakernel.files import digest, write_text
+from snakernel.evaluation.verdict import Evaluation
+from snakernel.files import digest, read_model, write_text
 from snakernel.jobs import set_job_environment
 from snakernel.llm.providers import check_credentials
 from snakernel.prompts import (
@@ -22,6 +24,7 @@ from snakernel.prompts import (
     find_lessons,
     template_files,
 )
+from snakernel.report.starts import record_start
 from snakernel.search import create_strategy
 from snakernel.search.trials import given_kernel, given_tunables
 from snakernel.skipping import skip_reason
@@ -149,6 +152,15 @@ def is_answered(task, step):
     return exists(f"{RESULTS}/answers/{task}/{step}.json")
 
 
+def best_kernel_labels(wildcards):
+    """What Snakemake's report shows in its lists beside a task's best kernel."""
+    verdict = read_model(f"{RESULTS}/{wildcards.task}/best/evaluation.json", Evaluation)
+    speedup = (
+        "no correct kernel" if verdict.speedup is None else f"{verdict.speedup:.3g}x"
+    )
+    return {"task": wildcards.task, "speedup": speedup}
+
+
 def show_summary():
     """Print the table of what the run has reached."""
     shell('python "$SNAKERNEL_SCRIPTS"/summarize.py --config {CONFIG} --show')
@@ -181,6 +193,7 @@ def check_key():
 onstart:
     check_key()
     write_text(CONFIG, config_yaml(SETTINGS))
+    record_start(SETTINGS.results, snakemake_version, sys.argv[1:])
     for key in SETTINGS.ignored:
         print(
             f"note: the configuration key {key!r} has no effect here",

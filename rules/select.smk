@@ -72,9 +72,19 @@ rule export_best:
         f"{RESULTS}/{{task}}/step_{STRATEGY.steps}/best.json",
         confirmation=rules.confirm_best.output,
     output:
-        kernel=f"{RESULTS}/{{task}}/best/kernel.py",
+        kernel=report(
+            f"{RESULTS}/{{task}}/best/kernel.py",
+            caption="../report/kernel.rst",
+            category="Best kernels",
+            labels=best_kernel_labels,
+        ),
         evaluation=f"{RESULTS}/{{task}}/best/evaluation.json",
-        solution=f"{RESULTS}/{{task}}/best/solution.json",
+        solution=report(
+            f"{RESULTS}/{{task}}/best/solution.json",
+            caption="../report/kernel.rst",
+            category="Best solutions",
+            labels=best_kernel_labels,
+        ),
     log:
         f"{LOGS}/{{task}}/export_best.log",
     conda:

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from conftest import REPOSITORY
 
-PARTS = ("Snakefile", "rules", "scripts", "prompts", "config", "profiles", "environment.yml")
+PARTS = ("Snakefile", "rules", "scripts", "prompts", "report", "config", "profiles", "environment.yml")
 SMALL = {
     "test_source": "mini",
     "run": "small",
