@@ -149,7 +149,7 @@ def compare(config: str, task_folder: str, first: str, second: str, out: str) ->
                     (read_solution(first, definition), read_solution(second, definition)),
                     Settings.of(settings),
                     settings.dataset.resolve(),
-                    hidden=[folder.resolve()],
+                    hidden=[folder.resolve(), settings.dataset.resolve() / "solutions"],
                 )
             )
         except CannotCompare as error:

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 LOG_BYTES = 16 * 1024
 """How much of the head, and as much of the tail, of what a candidate prints is kept."""
 ERROR_CHARS = 8_000
+WATCH_S = 0.25
+"""How often a candidate that is waited for is looked at."""
+MAX_PROCESSES = 256
 MAX_KERNELS = 16
 SLOTS = 3
 """Outputs of one call each in the shared buffer: of a checked call, and of timed calls that are compared."""
@@ -86,6 +89,7 @@ class Candidate:
         kind: str,
         dataset: Path,
         sandbox: Sandbox,
+        memory_limit_gb: float | None = None,
     ):
         """Fork.
 
@@ -96,8 +100,12 @@ class Candidate:
             kind: cuda or cpu.
             dataset: where the workloads' blobs are.
             sandbox: what it may touch.
+            memory_limit_gb: host memory that it and its children may take, in GB; half of the machine's by default.
         """
+        import psutil
+
         self.kind = kind
+        self._memory = memory_limit_gb * 1e9 if memory_limit_gb else psutil.virtual_memory().total / 2
         self.buffer_bytes = max(drawing.output_bytes(definition, one) for one in workloads)
         # Anonymous shared memory: there before the fork, without a name, gone with both processes.
         self._shared = mmap.mmap(-1, max(self.buffer_bytes, 1) * SLOTS) if kind == "cpu" else None
@@ -313,13 +321,42 @@ class Candidate:
         poller = select.poll()
         poller.register(self._connection.fileno(), event)
         poller.register(self._pidfd, select.POLLIN)
-        ready = dict(poller.poll(max(0.0, deadline - time.monotonic()) * 1e3))
+        while True:
+            left_s = max(0.0, deadline - time.monotonic())
+            ready = dict(poller.poll(min(left_s, WATCH_S) * 1e3))
+            if ready or left_s <= WATCH_S:
+                break
+            self._watch()
         if not ready:
             self.kill()
             self._exit = "no answer in time"
             raise CandidateTimeout(self._exit)
         if self._connection.fileno() not in ready:
             raise EOFError
+
+    def _watch(self) -> None:
+        """Kill a process that takes too much of the machine."""
+        import psutil
+
+        try:
+            process = psutil.Process(self.pid)
+            family = [process, *process.children(recursive=True)]
+            taken = sum(one.memory_info().rss for one in family)
+            if taken > self._memory:
+                # Forks share pages: what each really adds is slower to find out.
+                taken = sum(one.memory_full_info().pss for one in family)
+        except psutil.Error:
+            return
+        if len(family) > MAX_PROCESSES:
+            fault = f"the kernel started {len(family) - 1} processes, over the limit of {MAX_PROCESSES}"
+        elif taken > self._memory:
+            fault = f"the kernel's processes take {taken / 1e9:.1f} GB of this machine's memory, over the limit of "
+            fault += f"{self._memory / 1e9:.1f} GB"
+        else:
+            return
+        self.kill()
+        self._exit = fault
+        raise CandidateDied(fault)
 
     def _end(self) -> CandidateDied:
         # Its end of the connection closes a moment before the process is gone: let it say how it ended.

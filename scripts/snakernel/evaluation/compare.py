@@ -16,7 +16,7 @@ from flashinfer_bench.data import Definition, Solution, Workload
 
 from snakernel.evaluation.candidate import Allowance, Candidate, CandidateDied, CandidateError
 from snakernel.evaluation.reference import timed_seeds
-from snakernel.evaluation.sandbox import Sandbox
+from snakernel.evaluation.sandbox import Sandbox, blob_folders
 from snakernel.evaluation.timing import median_interval
 from snakernel.evaluation.verdict import Settings
 
@@ -109,7 +109,7 @@ def _started(
 ) -> Iterator[Candidate]:
     scratch = Path(tempfile.mkdtemp(prefix="snakernel-"))
     try:
-        sandbox = Sandbox.plan(scratch, dataset, hidden=hidden)
+        sandbox = Sandbox.plan(scratch, blob_folders(workloads, dataset), hidden=hidden)
         candidate = Candidate(definition, solution, workloads, kind=kind, dataset=dataset, sandbox=sandbox)
         try:
             yield candidate
