@@ -21,6 +21,7 @@ rule write_prompt:
         code=library(
             "write_prompt.py",
             "snakernel/prompts.py",
+            "snakernel/feedback.py",
             "snakernel/search",
             "snakernel/skipping.py",
         ),

@@ -16,7 +16,7 @@ from snakernel.errors import UserError
 from snakernel.files import explain, read_text
 
 API_ALIASES = {"anthropic": "claude", "google": "gemini"}
-Feedback = Literal["latencies", "baseline", "roofline", "errors", "resources", "profile", "notes"]
+Feedback = Literal["latencies", "baseline", "roofline", "errors", "resources", "notes"]
 WITHOUT_EFFECT = ("level", "problem_id", "dtype_str", "debug")
 LIMITS: tuple[str, ...] = ()
 """Keys that end a search early: a step that was not asked because of one is asked when it changes."""
@@ -87,9 +87,9 @@ class Config(BaseModel):
     gpu_architecture: str = "Ampere"
     """Its architecture, as prompts name it."""
     feedback: list[Feedback] = list(get_args(Feedback))
-    """What prompts tell of a kernel beside its score: latencies a workload beside the reference's, the latencies of
-    the dataset's own baseline solution and the roofline's beside them, errors, registers and shared memory
-    (resources), the profiler's digest (profile), notes on what could not be used of an answer."""
+    """What prompts tell of a kernel beside its score: latencies a workload beside the reference's; beside them the
+    baseline solution's and the least that the device needs (roofline); errors; registers, spills, shared memory and
+    occupancy (resources); notes on the figures and on what could not be used of an answer."""
     prompts_path: str | None = None
     """Folder of prompt templates that are used in place of those of the same name in prompts/."""
 
