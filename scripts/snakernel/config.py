@@ -18,8 +18,23 @@ from snakernel.files import explain, read_text
 API_ALIASES = {"anthropic": "claude", "google": "gemini"}
 Feedback = Literal["latencies", "baseline", "roofline", "errors", "resources", "notes"]
 WITHOUT_EFFECT = ("level", "problem_id", "dtype_str", "debug")
-LIMITS: tuple[str, ...] = ()
+LIMITS = ("max_cost", "max_cost_per_task")
 """Keys that end a search early: a step that was not asked because of one is asked when it changes."""
+
+
+class Price(BaseModel):
+    """US dollars per million tokens."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    input: float = Field(ge=0)
+    """Tokens of prompts."""
+    output: float = Field(ge=0)
+    """Tokens of answers, thinking included."""
+    cache_read: float | None = Field(default=None, ge=0)
+    """Tokens of prompts that the service read from its cache; null: as input."""
+    cache_write: float | None = Field(default=None, ge=0)
+    """Tokens of prompts that the service wrote to its cache; null: as input."""
 
 
 class Config(BaseModel):
@@ -110,6 +125,28 @@ class Config(BaseModel):
     """Sampling temperature; null sends none. A model that refuses it is asked without, and the answer says so."""
     max_completion_tokens: int = Field(default=16384, ge=1)
     """Upper bound of an answer's length in tokens, thinking included."""
+    more_room: int = Field(default=1, ge=0, le=6)
+    """How often an answer that met max_completion_tokens is asked again, with twice the room each time. All are paid
+    for and kept."""
+    thinking: Literal["adaptive", "disabled"] | int | None = None
+    """Claude: adaptive, disabled, or for older models a budget of tokens, 1024 or more; null leaves it to the
+    model."""
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    """How much the model thinks, where it lets itself be told; null leaves it to the model."""
+
+    max_cost: float | None = Field(default=None, gt=0)
+    """US dollars that the whole run may cost, requests in flight counted at the most that they can cost. Then the
+    steps that are left are not asked, and the run ends; raise it to go on. null: no bound."""
+    max_cost_per_task: float | None = Field(default=None, gt=0)
+    """The same for each task."""
+    price: Price | None = None
+    """Price of the model, {input: USD, output: USD} per million tokens, for models that are not on the price list."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """Requests that all processes of this machine may send to the service in any 60 seconds; null: no bound."""
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    """The same for tokens: the prompt's, estimated, and max_completion_tokens until the answer's are known."""
+    requests_in_flight: int | None = Field(default=None, ge=1)
+    """Requests that all processes of this machine may wait for at once; null: no bound."""
 
     eval_backend: Literal["local", "cpu", "modal"] = "local"
     """Where kernels are judged: local is a CUDA device of this machine, cpu is Triton's interpreter."""
@@ -196,6 +233,13 @@ class Config(BaseModel):
     def _not_built(cls, value: str | None) -> str | None:
         if value is not None:
             raise ValueError("reading a folder of the baseline's is not built; to resume a run, repeat its command")
+        return value
+
+    @field_validator("thinking")
+    @classmethod
+    def _budget_is_large_enough(cls, value: Any) -> Any:
+        if isinstance(value, int) and value < 1024:
+            raise ValueError("must be adaptive, disabled or a number of tokens, 1024 or more")
         return value
 
     @field_validator("run")

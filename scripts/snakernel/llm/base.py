@@ -6,6 +6,11 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from snakernel.errors import UserError
+
+CUT = {"max_tokens", "max_output_tokens", "length", "model_context_window_exceeded"}
+"""The services' words for an answer that met its upper bound."""
+
 
 class Question(BaseModel):
     """What a prompt was made of."""
@@ -51,13 +56,17 @@ class Request(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     prompt: str
-    """The whole user message."""
+    """The whole prompt; :func:`split` says which part of it is the system's."""
     model: str
     """The model as the provider names it."""
     temperature: float | None = None
     """Sampling temperature; None sends none."""
     max_completion_tokens: int
     """Upper bound of the answer's length, in tokens, thinking included."""
+    thinking: Literal["adaptive", "disabled"] | int | None = None
+    """Claude's thinking: adaptive, disabled, or a budget in tokens; None sends none."""
+    effort: str | None = None
+    """How much the model is to think, in the service's words; None sends none."""
     question: Question = Field(default_factory=Question)
     """What the prompt was made of; it is not sent."""
 
@@ -77,6 +86,17 @@ class Usage(BaseModel):
     """Those of the input that were written to the service's cache."""
     reasoning_tokens: int = 0
     """Those of the output that were thinking."""
+
+
+USER_PART = "<!-- user -->"
+"""The line of a prompt that ends what does not change from step to step. That is sent as the system's part, which
+services keep in their caches; what follows is the user's. A prompt without that line is all the user's."""
+
+
+def split(prompt: str) -> tuple[str, str]:
+    """The system's and the user's part of a prompt."""
+    system, line, user = prompt.partition(f"\n{USER_PART}\n")
+    return (system.strip("\n"), user.strip("\n")) if line else ("", prompt)
 
 
 class Answer(BaseModel):
@@ -116,6 +136,35 @@ class Answer(BaseModel):
     """What a person should know of this answer: a parameter that was dropped, an end that was cut."""
     raw: dict[str, Any] = Field(default_factory=dict)
     """The service's own response object, without the text."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it met its upper bound before its end."""
+        return self.stop_reason in CUT
+
+
+class Refused(UserError):
+    """The service does not take the request as it is."""
+
+
+class Gate:
+    """What is told of every request before and after it; this one does nothing."""
+
+    def send(self, request: Request) -> None:
+        """Wait until the request may be sent.
+
+        Raises:
+            NotAsked: it must not.
+        """
+
+    def answered(self, answer: Answer) -> None:
+        """It was answered."""
+
+    def forget(self) -> None:
+        """It was not answered and has cost nothing."""
+
+    def lose(self, why: str) -> None:
+        """It was not answered, but may have cost something."""
 
 
 class Provider(Protocol):

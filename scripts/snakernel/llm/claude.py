@@ -7,8 +7,7 @@ from collections.abc import Collection
 from functools import cached_property
 from typing import Any
 
-from snakernel.llm.base import Answer, Request, Usage
-from snakernel.llm.prices import cost_usd
+from snakernel.llm.base import Answer, Request, Usage, split
 from snakernel.llm.retry import CONNECT_TIMEOUT_S, Fault, Service
 
 
@@ -30,16 +29,35 @@ class Claude(Service):
             max_retries=0,
         )
 
+    def _optional(self, request: Request) -> dict[str, Any]:
+        return super()._optional(request) | ({} if request.thinking is None else {"thinking": request.thinking})
+
+    def _parameters(self, request: Request, options: dict[str, Any]) -> dict[str, Any]:
+        """The request's body, but for the model and the answer's length."""
+        system, user = split(request.prompt)
+        parameters: dict[str, Any] = {"messages": [{"role": "user", "content": user}]}
+        if system:
+            # What does not change from step to step is read from the service's cache, at a tenth of the price.
+            parameters["system"] = [{"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}]
+        if "thinking" in options:
+            value = options["thinking"]
+            kind = {"type": value} if isinstance(value, str) else {"type": "enabled", "budget_tokens": value}
+            parameters["thinking"] = kind
+        if "effort" in options:
+            parameters["output_config"] = {"effort": options["effort"]}
+        if "temperature" in options:
+            # Not a parameter of the SDK any more, as new models take none; older ones do.
+            parameters["extra_body"] = {"temperature": options["temperature"]}
+        return parameters
+
     def _send(self, request: Request, refused: Collection[str]) -> Answer:
-        # Not a parameter of the SDK any more, as new models take none; older ones do.
-        extra = {name: value for name, value in self._optional(request).items() if name not in refused}
+        options = {name: value for name, value in self._optional(request).items() if name not in refused}
         began = time.monotonic()
         with (
             self._client.messages.stream(
                 model=request.model,
                 max_tokens=request.max_completion_tokens,
-                messages=[{"role": "user", "content": request.prompt}],
-                extra_body=extra or None,
+                **self._parameters(request, options),
             ) as stream,
             self._reading(stream.response, began),
         ):
@@ -63,7 +81,7 @@ class Claude(Service):
             stop_reason=message.stop_reason,
             request_id=stream.request_id,
             usage=_usage(message.usage),
-            cost_usd=cost_usd(self.api_type, model, raw, api_base=self.base_url),
+            cost_usd=self._cost(model, raw),
             warnings=warnings,
             raw=raw,
         )

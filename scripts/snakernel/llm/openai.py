@@ -8,8 +8,7 @@ from collections.abc import Collection
 from functools import cached_property
 from typing import Any
 
-from snakernel.llm.base import Answer, Request, Usage
-from snakernel.llm.prices import cost_usd
+from snakernel.llm.base import Answer, Request, Usage, split
 from snakernel.llm.retry import CONNECT_TIMEOUT_S, Fault, Service
 
 _NO_STOP_REASON = "the stream ended without a stop reason"
@@ -54,11 +53,10 @@ class OpenAI(Service):
         with (
             self._client.responses.create(
                 model=request.model,
-                input=request.prompt,
                 max_output_tokens=request.max_completion_tokens,
                 store=False,
                 stream=True,
-                **self._temperature(request, refused),
+                **self._respond_parameters(request, refused),
             ) as stream,
             self._reading(stream.response, began),
         ):
@@ -103,6 +101,21 @@ class OpenAI(Service):
             raw.pop(name, None)
         return self._complete(request, stream, raw, usage, text, "\n\n".join(thoughts), stop_reason, warnings)
 
+    def _respond_parameters(self, request: Request, refused: Collection[str]) -> dict[str, Any]:
+        system, user = split(request.prompt)
+        parameters: dict[str, Any] = {"input": user} | ({"instructions": system} if system else {})
+        if request.effort is not None and "effort" not in refused:
+            parameters["reasoning"] = {"effort": request.effort}
+        return parameters | self._temperature(request, refused)
+
+    def _chat_parameters(self, request: Request, refused: Collection[str]) -> dict[str, Any]:
+        system, user = split(request.prompt)
+        messages = [{"role": "system", "content": system}] if system else []
+        parameters: dict[str, Any] = {"messages": [*messages, {"role": "user", "content": user}]}
+        if request.effort is not None and "effort" not in refused:
+            parameters["reasoning_effort"] = request.effort
+        return parameters | self._temperature(request, refused)
+
     def _chat(self, request: Request, refused: Collection[str]) -> Answer:
         limit = "max_tokens" if "max_completion_tokens" in refused else "max_completion_tokens"
         options = {} if "stream_options" in refused else {"stream_options": {"include_usage": True}}
@@ -110,11 +123,10 @@ class OpenAI(Service):
         with (
             self._client.chat.completions.create(
                 model=request.model,
-                messages=[{"role": "user", "content": request.prompt}],
                 stream=True,
                 **{limit: request.max_completion_tokens},
                 **options,
-                **self._temperature(request, refused),
+                **self._chat_parameters(request, refused),
             ) as stream,
             self._reading(stream.response, began),
         ):
@@ -180,7 +192,7 @@ class OpenAI(Service):
             stop_reason=stop_reason,
             request_id=stream.response.headers.get("x-request-id") or raw.get("id"),
             usage=usage or Usage(),
-            cost_usd=cost_usd(self.api_type, model, raw, api_base=self.base_url),
+            cost_usd=self._cost(model, raw),
             warnings=warnings,
             raw=raw,
         )

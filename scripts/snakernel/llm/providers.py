@@ -7,10 +7,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from snakernel.config import Config, Price
 from snakernel.errors import UserError
-from snakernel.llm.base import Provider
+from snakernel.llm.base import Request
+
+if TYPE_CHECKING:
+    from snakernel.llm.retry import Service
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,9 @@ def create_provider(
     read_timeout_s: float = 600.0,
     tries: int = 5,
     memory: Path | str | None = None,
+    price: Price | None = None,
     sleep: Callable[[float], object] = time.sleep,
-) -> Provider:
+) -> Service:
     """The provider of ``api_type``; nothing is sent, and the SDK is loaded when the first question is asked.
 
     Args:
@@ -53,6 +59,7 @@ def create_provider(
         read_timeout_s: seconds of silence after which a request is given up.
         tries: requests that may fail before a question is given up.
         memory: a JSON file that keeps what services refused, so that other processes need not learn it again.
+        price: the price of the model; without it, the price list's.
         sleep: waits between two requests.
 
     Raises:
@@ -74,6 +81,7 @@ def create_provider(
         read_timeout_s=read_timeout_s,
         tries=tries,
         memory=memory,
+        price=price,
         sleep=sleep,
     )
 
@@ -86,6 +94,26 @@ def check_credentials(api_type: str, api_base: str | None = None) -> None:
     """
     api_type = _canonical(api_type)
     _key(api_type, _base_url(api_type, api_base))
+
+
+def check_budget(config: Config) -> None:
+    """Check that a bound of the costs can be kept, before anything runs.
+
+    Raises:
+        UserError: the price of the model is not known.
+    """
+    if config.api_type == "replay" or (config.max_cost is None and config.max_cost_per_task is None):
+        return
+    from snakernel.llm.prices import worst_usd  # here: it loads the price list
+
+    request = Request(prompt="", model=config.model_name, max_completion_tokens=config.max_completion_tokens)
+    base_url = _base_url(config.api_type, config.api_base)
+    if worst_usd(config.api_type, request, api_base=base_url, price=config.price) is None:
+        key = "max_cost" if config.max_cost is not None else "max_cost_per_task"
+        raise UserError(
+            f"{key}: cannot be kept, as the price of model_name {config.model_name!r} is not on the price list; set "
+            "price: {input: USD, output: USD} per million tokens, or take the bound away"
+        )
 
 
 def _canonical(api_type: str) -> str:

@@ -1,0 +1,327 @@
+"""The budget and the limits, over processes: through the real SDK, against a server on loopback."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from itertools import accumulate
+from pathlib import Path
+
+import pytest
+from evaluating import wait_for
+from llm_server import LLMServer, Reply
+from snakernel.config import Price, load_config
+from snakernel.errors import UserError
+from snakernel.llm import limits as limits_module
+from snakernel.llm.base import Answer, Request, Usage
+from snakernel.llm.journal import Journal, Sent, kept_answers, lost_requests
+from snakernel.llm.ledger import Ledger
+from snakernel.llm.limits import Limits
+from snakernel.llm.prices import cost_usd, prompt_tokens, worst_usd
+from snakernel.llm.providers import check_budget, create_provider
+from snakernel.skipping import NotAsked
+
+FORK = multiprocessing.get_context("fork")
+REQUEST = Request(prompt="write a kernel", model="gpt-6-sol", max_completion_tokens=1000)
+WORST = worst_usd("openai", REQUEST)
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("first")
+    with LLMServer() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment().items():
+            patch.setenv(name, value)
+        # No certificates to read for each client: half the time.
+        patch.setenv("SSL_CERT_DIR", str(folder))
+        patch.delenv("SSL_CERT_FILE", raising=False)
+        ask(folder, "a", 1, max_cost=1.0)  # what forks find loaded
+        yield server
+
+
+@pytest.fixture
+def server(shared_server):
+    shared_server.reset()
+    shared_server.answer = Reply()
+    return shared_server
+
+
+def ask(results: Path, task: str, step: int, request: Request = REQUEST, more_room: int = 0, **bounds) -> str:
+    """Ask a step as propose does; what became of it."""
+    journal = Journal(results, task, step)
+
+    def provider():
+        service = create_provider(api_type="openai", sleep=lambda _: None)
+        service.gate = Ledger(journal, service.worst_usd, **bounds)
+        return service
+
+    try:
+        return journal.answer(lambda: request, provider, more_room=more_room)[0].text
+    except (NotAsked, UserError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def costs(results: Path) -> list[float]:
+    return [
+        answer.cost_usd for folder in (results / "answers").iterdir() for answer in kept_answers(results, folder.name)
+    ]
+
+
+def test_a_budget_is_never_passed_by_16_processes(server, tmp_path) -> None:
+    """48 questions of 16 processes, and money for 5: as many are answered, though no answer came before the others."""
+    server.answer = Reply(output_tokens=1000, input_tokens=prompt_tokens(REQUEST.prompt), delay_s=0.02)
+    bound = 5.5 * WORST
+    with FORK.Pool(16) as pool:
+        told = pool.starmap(
+            _ask_bounded, [(tmp_path, f"task{n % 8}", 1 + n // 8, bound) for n in range(48)], chunksize=1
+        )
+    assert sum(costs(tmp_path)) <= bound
+    assert len(costs(tmp_path)) == server.answered == len(server.requests) == told.count("hello") == 5
+    assert all(one.startswith("NotAsked: budget spent: ") for one in told if one != "hello")
+    assert not list(tmp_path.rglob("*.sent.jsonl"))
+
+
+def _ask_bounded(results: Path, task: str, step: int, bound: float) -> str:
+    return ask(results, task, step, max_cost=bound)
+
+
+def test_answers_that_cost_less_than_they_could_leave_room_for_more(server, tmp_path) -> None:
+    """No request is refused while others are in flight that may leave enough."""
+    server.answer = Reply(delay_s=0.02)
+    with FORK.Pool(8) as pool:
+        told = pool.starmap(_ask_bounded, [(tmp_path, f"task{n}", 1, 2.5 * WORST) for n in range(8)], chunksize=1)
+    assert told == ["hello"] * 8
+    assert server.counts()["max_in_flight"] <= 2
+
+
+def test_the_bound_of_one_task(server, tmp_path) -> None:
+    server.answer = Reply(output_tokens=1000)
+    told = [ask(tmp_path, task, step, max_cost_per_task=1.5 * WORST) for task in "ab" for step in (1, 2)]
+    assert [one.partition(":")[0] for one in told] == ["hello", "NotAsked", "hello", "NotAsked"]
+    assert "max_cost_per_task" in told[1]
+
+
+def test_answers_that_were_set_aside_count(server, tmp_path) -> None:
+    server.answer = Reply(output_tokens=1000)
+    assert ask(tmp_path, "a", 1, max_cost=1.5 * WORST) == "hello"
+    Journal(tmp_path, "a", 1).set_aside()
+    assert ask(tmp_path, "a", 1, max_cost=1.5 * WORST).startswith("NotAsked: budget spent")
+    assert ask(tmp_path, "a", 1, max_cost=2.5 * WORST) == "hello"
+    assert len(kept_answers(tmp_path, "a")) == 2
+
+
+def test_a_killed_process_leaves_what_it_may_have_spent(server, tmp_path) -> None:
+    server.script(Reply(fault="silent"))
+    process = FORK.Process(target=ask, args=(tmp_path, "a", 1))
+    process.start()
+    wait_for(lambda: server.requests)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    (sent,) = (tmp_path / "answers" / "a").glob("*.sent.jsonl")
+    assert Sent.model_validate_json(sent.read_text()).worst_usd == WORST
+    # Another step's process finds it.
+    assert ask(tmp_path, "b", 1, max_cost=1.5 * WORST).startswith("NotAsked: budget spent: 0.0000 USD and perhaps")
+    assert [lost.why for lost in lost_requests(tmp_path, "a")] == ["its process was killed"]
+    assert not sent.exists()
+    assert ask(tmp_path, "a", 1, max_cost=2.5 * WORST) == "hello"
+
+
+def test_a_process_that_was_killed_after_the_answer_was_kept_has_lost_nothing(server, tmp_path) -> None:
+    journal = Journal(tmp_path, "a", 1)
+    ask(tmp_path, "a", 1)
+    answer = journal.read()
+    journal.send(Sent(started=answer.started, model="m", input_tokens=1, max_completion_tokens=1, worst_usd=1.0))
+    assert ask(tmp_path, "a", 1) == "hello"
+    assert not journal.sent.exists() and lost_requests(tmp_path, "a") == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "lost"),
+    [
+        (Reply(status=529), 0),
+        (Reply(status=429, headers={"retry-after": "1"}), 0),
+        (Reply(fault="html"), 0),
+        (Reply(fault="cut"), 1),
+        (Reply(fault="reset"), 1),
+        (Reply(fault="truncated"), 1),
+        (Reply(fault="error"), 1),
+    ],
+)
+def test_what_may_have_been_paid_for_is_told(server, tmp_path, reply, lost) -> None:
+    server.script(reply)
+    assert ask(tmp_path, "a", 1) == "hello"
+    assert len(server.requests) == 2
+    assert [sent.worst_usd for sent in lost_requests(tmp_path, "a")] == [WORST] * lost
+    assert not list(tmp_path.rglob("*.sent.jsonl"))
+
+
+# Answers that were cut
+
+
+def test_an_answer_that_was_cut_is_asked_again_with_more_room(server, tmp_path) -> None:
+    server.script(Reply(text="ha", stop="max_output_tokens"), Reply(text="half", stop="max_output_tokens"))
+    assert ask(tmp_path, "a", 1, more_room=2) == "hello"
+    assert [request.body["max_output_tokens"] for request in server.requests] == [1000, 2000, 4000]
+    answers = kept_answers(tmp_path, "a")
+    assert sorted(answer.text for answer in answers) == ["ha", "half", "hello"]
+    assert "asked again with more room" in Journal(tmp_path, "a", 1).read().warnings[0]
+
+
+def test_no_more_room(server, tmp_path) -> None:
+    """The last of those that were cut is the answer, and is kept once."""
+    server.answer = Reply(text="half", stop="max_output_tokens")
+    assert ask(tmp_path, "a", 1, more_room=1) == "half"
+    assert [request.body["max_output_tokens"] for request in server.requests] == [1000, 2000]
+    assert len(kept_answers(tmp_path, "a")) == 2
+
+
+@pytest.mark.parametrize("bound", [None, 1.5])
+def test_an_answer_that_was_cut_is_taken_where_more_room_is_refused(server, tmp_path, bound) -> None:
+    """By the service, or by the budget."""
+    server.script(Reply(text="half", stop="max_output_tokens", output_tokens=1000))
+    server.answer = Reply(status=400, error={"error": {"message": "max_output_tokens: too large", "type": "x"}})
+    told = ask(tmp_path, "a", 1, more_room=1, max_cost=bound and bound * WORST)
+    assert told == "half"
+    assert len(server.requests) == (1 if bound else 2)
+    (answer,) = kept_answers(tmp_path, "a")
+    assert "no more room for it" in answer.warnings[-1]
+
+
+def test_a_process_that_was_killed_goes_on_with_more_room(server, tmp_path) -> None:
+    server.script(Reply(text="half", stop="max_output_tokens"), Reply(fault="silent"))
+    process = FORK.Process(target=ask, args=(tmp_path, "a", 1), kwargs={"more_room": 1})
+    process.start()
+    wait_for(lambda: len(server.requests) == 2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert ask(tmp_path, "a", 1, more_room=1) == "hello"
+    assert [request.body["max_output_tokens"] for request in server.requests] == [1000, 2000, 2000]
+    assert sorted(answer.text for answer in kept_answers(tmp_path, "a")) == ["half", "hello"]
+
+
+# Prices
+
+
+def test_a_price_of_ones_own() -> None:
+    price = Price(input=2.0, output=10.0, cache_read=0.5)
+    usage = Usage(input_tokens=1_000_000, output_tokens=100_000, cache_read_tokens=400_000)
+    assert cost_usd("openai", "unheard-of", usage, price=price) == pytest.approx(0.6 * 2 + 0.1 * 10 + 0.4 * 0.5)
+    assert cost_usd("openai", "unheard-of", usage) is None
+    assert worst_usd("openai", REQUEST, price=price) == pytest.approx(
+        (prompt_tokens(REQUEST.prompt) * 2 + 10_000) / 1e6
+    )
+
+
+def test_a_bound_without_a_price_is_refused() -> None:
+    keys = {"api_type": "openai", "model_name": "unheard-of", "max_cost": 1.0}
+    with pytest.raises(UserError, match=r"max_cost: .*'unheard-of'.*price: \{input: USD, output: USD\}"):
+        check_budget(load_config(keys))
+    check_budget(load_config(keys | {"price": {"input": 1, "output": 2}}))
+    check_budget(load_config(keys | {"api_type": "replay"}))
+    check_budget(load_config({"api_type": "openai", "model_name": "unheard-of"}))
+
+
+def test_a_batch_costs_half() -> None:
+    usage = Usage(input_tokens=1000, output_tokens=1000)
+    for api_type, model in (("openai", "gpt-6-sol"), ("claude", "claude-opus-5-5")):
+        whole = cost_usd(api_type, model, usage)
+        assert cost_usd(api_type, model, usage, batch=True) == pytest.approx(whole / 2)
+
+
+# Requests and tokens a minute
+
+
+class Full(Exception):
+    """It would have to wait."""
+
+
+def full(_: float) -> None:
+    raise Full
+
+
+def _take(folder: Path, bounds: dict[str, int]) -> bool:
+    limits = Limits("service", folder=folder, sleep=full, **bounds)
+    try:
+        limits.take(300)
+    except Full:
+        return False
+    limits.done()
+    return True
+
+
+@pytest.mark.parametrize(
+    ("bounds", "most"), [({"requests": 4}, 4), ({"tokens": 1000}, 3), ({"requests": 5, "tokens": 600}, 2)]
+)
+def test_processes_share_the_limits(tmp_path: Path, bounds, most) -> None:
+    """12 requests of 300 tokens by 6 processes within a minute."""
+    with FORK.Pool(6) as pool:
+        assert sum(pool.starmap(_take, [(tmp_path, bounds)] * 12, chunksize=1)) == most
+
+
+def _wait_in_flight(folder: Path) -> None:
+    limits = Limits("service", in_flight=2, folder=folder, sleep=lambda _: os.sched_yield())
+    limits.take(1)
+    for sign in "+-":  # one write each: the order of the lines is that of the events
+        with (folder / "ledger").open("a") as file:
+            file.write(f"{sign}1\n")
+    limits.done()
+
+
+def test_processes_share_the_places_in_flight(tmp_path: Path) -> None:
+    with FORK.Pool(6) as pool:
+        pool.map(_wait_in_flight, [tmp_path] * 24, chunksize=1)
+    changes = [int(line) for line in (tmp_path / "ledger").read_text().splitlines()]
+    assert len(changes) == 48
+    assert max(accumulate(changes)) <= 2
+
+
+def test_any_window_holds_the_limit(tmp_path: Path, monkeypatch) -> None:
+    """A clock of its own: 30 requests at 7 in any minute, at the pace that the waits give."""
+    now, sent = [1000.0], []
+    monkeypatch.setattr(limits_module.time, "time", lambda: now[0])
+    for number in range(30):
+        limits = Limits("service", requests=7, folder=tmp_path, sleep=lambda seconds: now.append(now.pop() + seconds))
+        limits.take(1)
+        limits.done()
+        sent.append(now[0])
+        now[0] += 3.7 * (number % 3)
+    assert max(sum(at <= other < at + 60 for other in sent) for at in sent) == 7
+
+
+def test_tokens_are_corrected_when_they_are_known(tmp_path: Path) -> None:
+    for tokens, really in ((900, 100), (800, None)):
+        limits = Limits("service", tokens=1000, folder=tmp_path, sleep=full)
+        limits.take(tokens)
+        limits.done(really)
+    with pytest.raises(Full):
+        Limits("service", tokens=1000, folder=tmp_path, sleep=full).take(200)
+
+
+def test_a_request_that_is_larger_than_the_limit_goes_alone(tmp_path: Path) -> None:
+    Limits("service", tokens=1000, folder=tmp_path, sleep=full).take(5000)
+
+
+def test_a_killed_process_frees_its_place(tmp_path: Path) -> None:
+    process = FORK.Process(target=_hold, args=(tmp_path,))
+    process.start()
+    wait_for((tmp_path / "held").exists)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    Limits("service", in_flight=1, folder=tmp_path, sleep=full).take(1)
+
+
+def _hold(folder: Path) -> None:
+    Limits("service", in_flight=1, folder=folder).take(1)
+    (folder / "held").touch()
+    signal.pause()
+
+
+def test_costs_are_read_once(server, tmp_path) -> None:
+    for step in (1, 2):
+        ask(tmp_path, "a", step, max_cost=1.0)
+    cache = tmp_path / "answers" / "a" / ".costs.json"
+    ask(tmp_path, "a", 3, max_cost=1.0)
+    assert set(json.loads(cache.read_text())) == {"1.json", "2.json"}
+    assert Answer.model_validate_json((tmp_path / "answers" / "a" / "1.json").read_text()).cost_usd
