@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
+import subprocess
+import sys
 from itertools import accumulate
 from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 from evaluating import wait_for
 from llm_server import LLMServer, Reply
-from snakernel.config import Price, load_config
+from snakernel.config import Price, config_yaml, load_config
+from snakernel.dataset import read_tasks
 from snakernel.errors import UserError
+from snakernel.files import write_text
 from snakernel.llm import limits as limits_module
 from snakernel.llm.base import Answer, Request, Usage
+from snakernel.llm.estimate import estimate
 from snakernel.llm.journal import Journal, Sent, kept_answers, lost_requests
 from snakernel.llm.ledger import Ledger
 from snakernel.llm.limits import Limits
@@ -325,3 +332,35 @@ def test_costs_are_read_once(server, tmp_path) -> None:
     ask(tmp_path, "a", 3, max_cost=1.0)
     assert set(json.loads(cache.read_text())) == {"1.json", "2.json"}
     assert Answer.model_validate_json((tmp_path / "answers" / "a" / "1.json").read_text()).cost_usd
+
+
+def test_the_estimate_before_a_run(server, tmp_path) -> None:
+    """Two of the three questions are left; the prompt of the answered one tells how long prompts are."""
+    (tmp_path / "tasks.txt").write_text("rmsnorm, rmsnorm_h256\n")
+    config = load_config(
+        {
+            "api_type": "openai",
+            "model_name": REQUEST.model,
+            "max_completion_tokens": 1000,
+            "total_steps": 3,
+            "tasks_path": str(tmp_path / "tasks.txt"),
+            "dataset_root": str(REPOSITORY / "datasets" / "mini"),
+            "save_path": str(tmp_path),
+            "run": "run",
+        }
+    )
+    (task,) = read_tasks(tmp_path / "tasks.txt", config.dataset)
+    (before,) = estimate(config, [task])
+    assert (before.steps, before.measured, before.like_usd) == (3, False, None)
+    assert 3 * WORST < before.most_usd < 30 * WORST
+    server.script(Reply(output_tokens=100))
+    assert ask(config.results, task.name, 1) == "hello"
+    write_text(config.results / task.name / "step_1" / "prompt.md", REQUEST.prompt)
+    (after,) = estimate(config, [task])
+    assert (after.steps, after.measured) == (2, True)
+    assert after.most_usd == pytest.approx(2 * WORST, rel=0.01)
+    assert after.like_usd == pytest.approx(after.most_usd / 10, rel=0.1)
+    write_text(tmp_path / "config.yaml", config_yaml(config))
+    command = [sys.executable, REPOSITORY / "scripts" / "estimate_cost.py", "--config", tmp_path / "config.yaml"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+    assert re.search(rf"^rmsnorm_rmsnorm_h256 +2 +\d+ +{after.most_usd:.2f} +{after.like_usd:.2f}$", done.stdout, re.M)

@@ -28,8 +28,7 @@ def worst_usd(
     None where the price of the model is not known.
     """
     tokens = prompt_tokens(request.prompt)
-    written = tokens if api_type == "claude" else 0  # elsewhere that costs nothing
-    usage = Usage(input_tokens=tokens, output_tokens=request.max_completion_tokens, cache_write_tokens=written)
+    usage = Usage(input_tokens=tokens, output_tokens=request.max_completion_tokens, cache_write_tokens=tokens)
     return cost_usd(api_type, request.model, usage, api_base=api_base, price=price)
 
 

@@ -66,7 +66,7 @@ def create_provider(
         UserError: an unknown ``api_type``, an address that is none, or no key.
     """
     api_type = _canonical(api_type)
-    base_url = _base_url(api_type, api_base)
+    base_url = address_of(api_type, api_base)
     api_key = _key(api_type, base_url)
     if api_type == "claude":
         from snakernel.llm.claude import Claude as Chosen
@@ -93,7 +93,7 @@ def check_credentials(api_type: str, api_base: str | None = None) -> None:
         UserError: there is none, or it cannot be one; an unknown ``api_type``; an address that is none.
     """
     api_type = _canonical(api_type)
-    _key(api_type, _base_url(api_type, api_base))
+    _key(api_type, address_of(api_type, api_base))
 
 
 def check_budget(config: Config) -> None:
@@ -107,7 +107,7 @@ def check_budget(config: Config) -> None:
     from snakernel.llm.prices import worst_usd  # here: it loads the price list
 
     request = Request(prompt="", model=config.model_name, max_completion_tokens=config.max_completion_tokens)
-    base_url = _base_url(config.api_type, config.api_base)
+    base_url = address_of(config.api_type, config.api_base)
     if worst_usd(config.api_type, request, api_base=base_url, price=config.price) is None:
         key = "max_cost" if config.max_cost is not None else "max_cost_per_task"
         raise UserError(
@@ -124,7 +124,12 @@ def _canonical(api_type: str) -> str:
     return known
 
 
-def _base_url(api_type: str, api_base: str | None) -> str:
+def address_of(api_type: str, api_base: str | None) -> str:
+    """Where a service is asked: ``api_base``, else what the environment names, else its own address.
+
+    Raises:
+        UserError: that is no address.
+    """
     address = _ADDRESSES[api_type]
     source, url = ("api_base", api_base) if api_base else (address.variable, os.environ.get(address.variable))
     url = (url or "").strip() or address.official

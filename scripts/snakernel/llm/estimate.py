@@ -1,0 +1,78 @@
+"""What a run will cost, before it is paid: prompts x tokens x price."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from snakernel.config import Config
+from snakernel.dataset import Task
+from snakernel.llm.base import Request, Usage
+from snakernel.llm.journal import answer_files, kept_answers
+from snakernel.llm.prices import BYTES_PER_TOKEN, cost_usd, worst_usd
+from snakernel.llm.providers import address_of
+from snakernel.prompts import TEMPLATES
+from snakernel.search import create_strategy
+
+KERNEL_BYTES = 6_000
+"""A kernel that a prompt shows, with its verdict, where there is no prompt of the task yet to measure."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One task's steps that are not answered yet."""
+
+    task: str
+    steps: int
+    """Questions that will be asked."""
+    prompt_tokens: int
+    """Tokens of one prompt."""
+    measured: bool
+    """By the task's own prompts; else by the size of what a prompt is made of."""
+    most_usd: float | None
+    """US dollars if every answer is as long as it may be; None where the price is not known."""
+    like_usd: float | None
+    """US dollars if answers are as long as this run's were so far; None where there is none."""
+
+
+def estimate(config: Config, tasks: list[Task]) -> list[Estimate]:
+    """Estimate what is left of a run, task by task."""
+    answers = [answer for task in tasks for answer in kept_answers(config.results, task.name)]
+    counts = [answer.usage.output_tokens for answer in answers if answer.usage.output_tokens]
+    usual = round(statistics.fmean(counts)) if counts else None
+    return [estimate_task(config, task, usual) for task in tasks]
+
+
+def estimate_task(config: Config, task: Task, usual: int | None) -> Estimate:
+    """Estimate one task; ``usual`` is the length of an answer so far, in tokens."""
+    entries = {path.name for path in answer_files(config.results / "answers" / task.name)}
+    steps = sum(f"{step}.json" not in entries for step in range(1, create_strategy(config, task.name).steps + 1))
+    sizes = [path.stat().st_size for path in (config.results / task.name).glob("step_*/prompt.md")]
+    size = statistics.fmean(sizes) if sizes else _size_of_parts(config, task)
+    if config.api_type == "replay":
+        return Estimate(task.name, steps, round(size / BYTES_PER_TOKEN), bool(sizes), 0.0, 0.0)
+    request = Request(
+        prompt="x" * round(size), model=config.model_name, max_completion_tokens=config.max_completion_tokens
+    )
+    base_url = address_of(config.api_type, config.api_base)
+    most = worst_usd(config.api_type, request, api_base=base_url, price=config.price)
+    like = None
+    if usual is not None:
+        usage = Usage(input_tokens=round(size / BYTES_PER_TOKEN), output_tokens=usual)
+        like = cost_usd(config.api_type, config.model_name, usage, api_base=base_url, price=config.price)
+    return Estimate(
+        task=task.name,
+        steps=steps,
+        prompt_tokens=round(size / BYTES_PER_TOKEN),
+        measured=bool(sizes),
+        most_usd=None if most is None else most * steps,
+        like_usd=None if like is None else like * steps,
+    )
+
+
+def _size_of_parts(config: Config, task: Task) -> int:
+    """Bytes of a prompt that shows as much as the search may show: the definition, the template, kernels."""
+    shown = config.pool_size if config.agent_type == "evolve" else config.max_memory_round + 2
+    parts = [task.definition_path(config.dataset), *(TEMPLATES / name for name in ("_task.md.j2", "tuner.md.j2"))]
+    return sum(Path(part).stat().st_size for part in parts if Path(part).exists()) + shown * KERNEL_BYTES
