@@ -110,6 +110,8 @@ def provider(config: Config, journal: Journal, task_folder: Path, definition: st
         api_base=config.api_base,
         memory=journal.answers / ".refused.json",
         price=config.price,
+        batch=config.llm_mode == "batch",
+        poll_s=config.batch_poll_s,
     )
     service.gate = Ledger(
         journal,

@@ -1,4 +1,4 @@
-"""Write a step's prompt: what will be asked, or, where the step is answered already, what was asked.
+"""Write a step's prompt: what will be asked, or, where the step is answered already or in a batch, what was asked.
 
 Nobody is asked here.
 """
@@ -35,9 +35,9 @@ def main() -> None:
     from snakernel.search import State, create_strategy
 
     config = read_config(arguments.config)
-    kept = Journal(arguments.task_folder.parent, task, arguments.step).read()
-    if kept is not None:
-        text, question = kept.request.prompt, kept.request.question
+    asked = Journal(arguments.task_folder.parent, task, arguments.step).asked()
+    if asked is not None:
+        text, question = asked.prompt, asked.question
     else:
         strategy = create_strategy(config, task)
         before = strategy.reads(arguments.step)

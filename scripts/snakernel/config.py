@@ -134,6 +134,12 @@ class Config(BaseModel):
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     """How much the model thinks, where it lets itself be told; null leaves it to the model."""
 
+    llm_mode: Literal["stream", "batch"] = "stream"
+    """batch: questions go through the batches of claude or openai, at half the price, and may take up to 24 hours; a
+    run that is killed meanwhile collects them when it goes on. For wide searches."""
+    batch_poll_s: float = Field(default=30.0, gt=0)
+    """batch: seconds between two looks at whether it is done."""
+
     max_cost: float | None = Field(default=None, gt=0)
     """US dollars that the whole run may cost, requests in flight counted at the most that they can cost. Then the
     steps that are left are not asked, and the run ends; raise it to go on. null: no bound."""
@@ -256,6 +262,12 @@ class Config(BaseModel):
         for key in ("islands", "sweep_steps"):
             if self.agent_type == "sweep" and getattr(self, key) != Config.model_fields[key].default:
                 raise ValueError(f"{key}: is for agent_type iterative and evolve, a sweep has none")
+        return self
+
+    @model_validator(mode="after")
+    def _has_batches(self) -> Config:
+        if self.llm_mode == "batch" and self.api_type not in ("claude", "openai", "replay"):
+            raise ValueError(f"llm_mode: batch is for api_type claude and openai, not for {self.api_type}")
         return self
 
     @property

@@ -118,6 +118,8 @@ class Answer(BaseModel):
     """The model as served."""
     stop_reason: str
     """Why the answer ended, in the service's own word (end_turn, max_tokens, stop, length, refusal, ...)."""
+    batch_id: str | None = None
+    """The service's name of the batch that it came in, where it did."""
     request_id: str | None = None
     """The service's name of this request."""
     usage: Usage = Field(default_factory=Usage)
@@ -143,6 +145,31 @@ class Answer(BaseModel):
         return self.stop_reason in CUT
 
 
+class Sent(BaseModel):
+    """A request on its way, or one of which nobody knows what became: a line of sent.jsonl and lost.jsonl."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    started: str
+    """When it was sent, ISO 8601, UTC."""
+    model: str
+    """The model as it was asked for."""
+    input_tokens: int
+    """Tokens of the prompt, estimated."""
+    max_completion_tokens: int
+    """Upper bound of the answer's length, in tokens."""
+    worst_usd: float | None
+    """The most that it can have cost in US dollars, by that estimate; None where the price is not known."""
+    waits: bool = False
+    """It is reserved, but was not sent yet."""
+    batch_id: str | None = None
+    """The service's name of the batch that it is in: what comes of it can be collected later."""
+    request: Request | None = None
+    """What was asked, where it is in a batch."""
+    why: str = ""
+    """What became of it, as far as it is known."""
+
+
 class Refused(UserError):
     """The service does not take the request as it is."""
 
@@ -156,6 +183,15 @@ class Gate:
         Raises:
             NotAsked: it must not.
         """
+
+    def submitted(self, request: Request, batch_id: str) -> None:
+        """It is in a batch."""
+
+    def pending(self) -> Sent | None:
+        """The request of this step that is in a batch, by whichever process."""
+
+    def leave(self) -> None:
+        """It stays in its batch, and another process will ask what became of it."""
 
     def answered(self, answer: Answer) -> None:
         """It was answered."""

@@ -18,36 +18,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict
 
 from snakernel.errors import UserError
 from snakernel.files import explain, read_model, read_text, write_model, write_text
-from snakernel.llm.base import Answer, Provider, Refused, Request
+from snakernel.llm.base import Answer, Provider, Refused, Request, Sent
 from snakernel.skipping import NotAsked
 
 _CUT = ".cut.json"
 """Ending of the names of answers that were cut, until the step has its answer."""
-
-
-class Sent(BaseModel):
-    """A request on its way, or one of which nobody knows what became: a line of sent.jsonl and lost.jsonl."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
-
-    started: str
-    """When it was sent, ISO 8601, UTC."""
-    model: str
-    """The model as it was asked for."""
-    input_tokens: int
-    """Tokens of the prompt, estimated."""
-    max_completion_tokens: int
-    """Upper bound of the answer's length, in tokens."""
-    worst_usd: float | None
-    """The most that it can have cost in US dollars, by that estimate; None where the price is not known."""
-    waits: bool = False
-    """It is reserved, but was not sent yet."""
-    why: str = ""
-    """What became of it, as far as it is known."""
 
 
 def kept_answers(results: Path | str, task: str) -> list[Answer]:
@@ -98,6 +76,16 @@ class Journal:
     def read(self) -> Answer | None:
         """The kept answer, or None where the step was never answered."""
         return read_model(self.path, Answer) if self.path.exists() else None
+
+    def asked(self) -> Request | None:
+        """The request that was answered, or that is in a batch; None where the step may be asked anything."""
+        kept = self.read()
+        pending = self.pending() if kept is None else None
+        return kept.request if kept is not None else pending.request if pending is not None else None
+
+    def pending(self) -> Sent | None:
+        """The request that is in a batch."""
+        return next((sent for sent in read_sent(self.sent) if sent.batch_id), None) if self.sent.exists() else None
 
     def answer(
         self, request: Callable[[], Request], provider: Callable[[], Provider], *, more_room: int = 0
@@ -162,7 +150,7 @@ class Journal:
         """Settle what a killed process left.
 
         An answer that was written whole, but had not its name yet, is taken; half ones are dropped. A request that was
-        in flight is lost. Answers that were cut are no more asked again where there is an answer.
+        in flight is lost, but in a batch. Answers that were cut are no more asked again where there is an answer.
         """
         for left in sorted(self.folder.glob(f".{self.path.name}.*.tmp")):
             try:
@@ -176,9 +164,12 @@ class Journal:
                 left.rename(self.path)
         for sent in read_sent(self.sent) if self.sent.exists() else []:
             # Killed between keeping the answer and forgetting the request?
-            if not sent.waits and not any(read_model(path, Answer).ended >= sent.started for path in self._entries()):
+            answered = any(read_model(path, Answer).ended >= sent.started for path in self._entries())
+            if sent.batch_id and not answered:
+                continue
+            if not sent.waits and not answered:
                 self._add_lost(sent.model_copy(update={"why": "its process was killed"}))
-        self.sent.unlink(missing_ok=True)
+            self.sent.unlink()
         kept = self.read() if self._cut() else None
         for path in self._cut() if kept is not None else []:
             if _read_answer(path).ended == kept.ended:  # there was no more room, so it is the answer
@@ -200,7 +191,7 @@ class Journal:
     def lose(self, why: str) -> None:
         """The request that was sent was not answered, but may have cost something."""
         for sent in read_sent(self.sent):
-            self._add_lost(sent.model_copy(update={"why": why}))
+            self._add_lost(sent.model_copy(update={"why": why, "request": None}))
         self.sent.unlink()
 
     def _add_lost(self, sent: Sent) -> None:

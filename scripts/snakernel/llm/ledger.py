@@ -18,8 +18,8 @@ from filelock import FileLock
 
 from snakernel.errors import UserError
 from snakernel.files import read_json, read_model, write_text
-from snakernel.llm.base import Answer, Gate, Request
-from snakernel.llm.journal import Journal, Sent, answer_files, read_sent
+from snakernel.llm.base import Answer, Gate, Request, Sent
+from snakernel.llm.journal import Journal, answer_files, read_sent
 from snakernel.llm.limits import Limits
 from snakernel.llm.prices import prompt_tokens
 from snakernel.skipping import NotAsked
@@ -93,6 +93,21 @@ class Ledger(Gate):
             self._limits.take(sent.input_tokens + sent.max_completion_tokens)
         self.journal.send(sent.model_copy(update={"started": _now(), "waits": False}))
 
+    def submitted(self, request: Request, batch_id: str) -> None:
+        """Write down the batch, durably. Who waits for it takes no place of those that are in flight."""
+        (sent,) = read_sent(self.journal.sent)
+        self.journal.send(sent.model_copy(update={"batch_id": batch_id, "request": request}))
+        self.leave()
+
+    def pending(self) -> Sent | None:
+        """The request of this step that is in a batch, by whichever process."""
+        return self.journal.pending()
+
+    def leave(self) -> None:
+        """The request's place is free."""
+        if self._limits is not None:
+            self._limits.done()
+
     def answered(self, answer: Answer) -> None:
         """The request's place is free; what it can cost is reserved until the journal has its answer."""
         if self._limits is not None:
@@ -101,14 +116,12 @@ class Ledger(Gate):
     def forget(self) -> None:
         """What was reserved is free again."""
         self.journal.forget()
-        if self._limits is not None:
-            self._limits.done()
+        self.leave()
 
     def lose(self, why: str) -> None:
         """What was reserved may be spent."""
         self.journal.lose(why)
-        if self._limits is not None:
-            self._limits.done()
+        self.leave()
 
     def _reserve(self, sent: Sent, worst: float | None) -> None:
         if worst is None:
@@ -149,9 +162,14 @@ class Ledger(Gate):
         spent = Spent()
         for path in sorted(folder.glob("*.sent.jsonl")):
             other = Journal(self.journal.answers.parent, folder.name, int(path.name.partition(".")[0]))
-            # Our own is of a request that has ended; one whose process was killed becomes a lost one.
-            if other.path != self.journal.path and not other.recover():
-                spent.in_flight += sum(sent.worst_usd or 0.0 for sent in _read_if_there(path))
+            if other.path == self.journal.path:  # of a request that has ended
+                continue
+            abandoned = other.recover()
+            worst = sum(sent.worst_usd or 0.0 for sent in _read_if_there(path))
+            if abandoned:  # in a batch that nobody waits for now
+                spent.lost += worst
+            else:
+                spent.in_flight += worst
         for path in folder.glob("*.lost.jsonl"):
             spent.lost += sum(sent.worst_usd or 0.0 for sent in read_sent(path))
         spent.paid = self._paid(folder)
@@ -186,7 +204,7 @@ def _now() -> str:
 def _read_if_there(path: Path) -> list[Sent]:
     try:
         return read_sent(path)
-    except UserError:  # its process has just settled it
+    except UserError:  # it has just been settled
         if path.exists():
             raise
         return []

@@ -21,7 +21,7 @@ def prompt_tokens(text: str) -> int:
 
 
 def worst_usd(
-    api_type: str, request: Request, *, api_base: str | None = None, price: Price | None = None
+    api_type: str, request: Request, *, api_base: str | None = None, price: Price | None = None, batch: bool = False
 ) -> float | None:
     """The most that a request can cost in US dollars: the longest answer, and a prompt that is written to the cache.
 
@@ -29,7 +29,7 @@ def worst_usd(
     """
     tokens = prompt_tokens(request.prompt)
     usage = Usage(input_tokens=tokens, output_tokens=request.max_completion_tokens, cache_write_tokens=tokens)
-    return cost_usd(api_type, request.model, usage, api_base=api_base, price=price)
+    return cost_usd(api_type, request.model, usage, api_base=api_base, price=price, batch=batch)
 
 
 def cost_usd(
@@ -49,7 +49,7 @@ def cost_usd(
         usage: tokens; or the service's response object, of which the service tier and the cache's lifetime count too.
         api_base: the address that answered: a reseller on the list has prices of its own.
         price: a price of the user's own, which comes before the list.
-        batch: it was asked in a batch.
+        batch: it was asked in a batch, at half the price.
     """
     import genai_prices  # here: it takes 0.2 s, and is needed only where an answer came
 
@@ -60,7 +60,7 @@ def cost_usd(
         else:
             tokens, context = _read(api_type, usage)
         if price is not None:
-            return _by_own_price(price, tokens)
+            return _by_own_price(price, tokens) / (2 if batch else 1)
         if batch:
             context["processing"] = "batch"
         model = model.removeprefix("models/")  # so Gemini lists them

@@ -48,6 +48,8 @@ def create_provider(
     tries: int = 5,
     memory: Path | str | None = None,
     price: Price | None = None,
+    batch: bool = False,
+    poll_s: float = 30.0,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Service:
     """The provider of ``api_type``; nothing is sent, and the SDK is loaded when the first question is asked.
@@ -60,6 +62,8 @@ def create_provider(
         tries: requests that may fail before a question is given up.
         memory: a JSON file that keeps what services refused, so that other processes need not learn it again.
         price: the price of the model; without it, the price list's.
+        batch: send questions in batches.
+        poll_s: seconds between two looks at whether a batch is done.
         sleep: waits between two requests.
 
     Raises:
@@ -82,6 +86,8 @@ def create_provider(
         tries=tries,
         memory=memory,
         price=price,
+        batch=batch,
+        poll_s=poll_s,
         sleep=sleep,
     )
 

@@ -105,6 +105,8 @@ class Service(ABC):
         memory: a JSON file that keeps what services refused, so that other processes need not learn it again; deleting
             it is safe.
         price: the price of the model; without it, the price list's.
+        batch: send questions in batches, of one each: they are cheaper, and need not be answered soon.
+        poll_s: seconds between two looks at whether a batch is done.
         sleep: waits between two requests.
 
     ``gate`` is told of every request before and after it.
@@ -126,10 +128,13 @@ class Service(ABC):
         tries: int = 5,
         memory: Path | str | None = None,
         price: Price | None = None,
+        batch: bool = False,
+        poll_s: float = 30.0,
         sleep: Callable[[float], object] = time.sleep,
     ):
         self.gate = Gate()
         self.price = price
+        self.batch, self.poll_s = batch, poll_s
         self.api_key = api_key
         self.base_url = base_url
         self.timeout_s = timeout_s
@@ -145,17 +150,30 @@ class Service(ABC):
             UserError: asking again cannot help, or ``tries`` requests failed.
             Refused: the service does not take the request as it is.
             NotAsked: the gate does not let it pass.
+            Unfinished: it is in a batch, of which nothing can be learned now.
         """
+        pending = self.gate.pending()
+        if pending is not None and pending.request is not None:
+            request = pending.request  # that is what will be answered
         refused = self._recall(request)
         known = set(refused)
         started, waited_s, sent, failed = _now(), 0.0, 0, 0
         while True:
             sent += 1
-            self.gate.send(request)
+            batch_id = pending.batch_id if pending is not None else None
+            pending = None
+            if batch_id is None:
+                self.gate.send(request)
             try:
-                answer = self._send(request, refused)
+                if batch_id or self.batch:
+                    answer = self._through_batch(request, refused, batch_id)
+                else:
+                    answer = self._send(request, refused)
             except BaseException as error:
                 fault = fault_of(error)
+                if fault is None and self.gate.pending() is not None:
+                    self.gate.leave()
+                    raise
                 if fault is not None and not fault.billed:
                     self.gate.forget()
                 else:
@@ -207,6 +225,46 @@ class Service(ABC):
             Fault: the answer is not complete; exceptions of the SDK are left to :func:`fault_of`.
         """
 
+    def _through_batch(self, request: Request, refused: Collection[str], batch_id: str | None) -> Answer:
+        """Put a request into a batch of its own, unless it is in one already, and wait for its answer.
+
+        Raises:
+            Fault: it was not answered.
+            Unfinished: the service does not say what became of the batch.
+        """
+        if batch_id is None:
+            batch_id = self._submit(request, refused)
+            self.gate.submitted(request, batch_id)
+        failed = 0
+        while True:
+            try:
+                result = self._collect(request, batch_id)
+                failed = 0
+            except Exception as error:
+                fault = fault_of(error)
+                if fault is None:
+                    raise
+                if fault.status == 404:
+                    raise Fault(f"it does not know batch {batch_id} any more", transient=False) from None
+                failed += 1
+                if not fault.transient or failed >= self.tries:
+                    told = self._explain(fault, request, failed)
+                    raise Unfinished(f"{told}; batch {batch_id} will be asked for again by the next run") from None
+                result = None
+            if isinstance(result, Fault):
+                raise result
+            if result is not None:
+                return result.model_copy(update={"batch_id": batch_id})
+            self._sleep(self.poll_s)
+
+    def _submit(self, request: Request, refused: Collection[str]) -> str:
+        """Make a batch of one request; returns the service's name of it."""
+        raise UserError(f"llm_mode: {self.name} has no batches here")
+
+    def _collect(self, request: Request, batch_id: str) -> Answer | Fault | None:
+        """What became of the request in a batch; None as long as it is not done."""
+        raise UserError(f"llm_mode: {self.name} has no batches here")
+
     def _optional(self, request: Request) -> dict[str, Any]:
         """What can be left out or put in another way when the service refuses it, with the value it would have."""
         values = {name: getattr(request, name) for name in ("temperature", "effort")}
@@ -217,10 +275,10 @@ class Service(ABC):
 
     def worst_usd(self, request: Request) -> float | None:
         """The most that one request can cost; None where the price of the model is not known."""
-        return worst_usd(self.api_type, request, api_base=self.base_url, price=self.price)
+        return worst_usd(self.api_type, request, api_base=self.base_url, price=self.price, batch=self.batch)
 
-    def _cost(self, model: str, raw: dict[str, Any]) -> float | None:
-        return cost_usd(self.api_type, model, raw, api_base=self.base_url, price=self.price)
+    def _cost(self, model: str, raw: dict[str, Any], *, batch: bool = False) -> float | None:
+        return cost_usd(self.api_type, model, raw, api_base=self.base_url, price=self.price, batch=batch)
 
     def _answer(self, request: Request, *, text: str, thinking: str, **fields: Any) -> Answer:
         return Answer(
@@ -321,6 +379,10 @@ class Service(ABC):
         return f"{host} {request.model} {name}" + ("" if value is None else f"={value}")
 
 
+class Unfinished(UserError):
+    """A request is in a batch of which nothing can be learned now."""
+
+
 def fault_of(error: BaseException) -> Fault | None:
     """What an exception of an SDK or of its HTTP client means; None where it is a mistake of ours, or an interrupt."""
     import httpx2  # here: it costs what an SDK costs, and where one failed it is loaded already
@@ -337,13 +399,18 @@ def fault_of(error: BaseException) -> Fault | None:
     status = getattr(error, "status_code", None)
     if status is None and error.body is None:
         return Fault(_cause(error), billed=billed)
-    detail = _error_object(error.body)
+    headers = error.response.headers if hasattr(error, "response") else {}
+    return fault_of_body(status, error.body, headers)
+
+
+def fault_of_body(status: int | None, body: Any, headers: Mapping[str, str]) -> Fault:
+    """What a service's error means, by its status, body and headers; no status: it came in a stream."""
+    detail = _error_object(body)
     codes = {str(detail[key]) for key in ("type", "code", "status") if detail.get(key)}
     message = detail.get("message") or detail.get("detail") or ", ".join(sorted(codes))
     if isinstance(message, list):  # FastAPI's, which repeats the whole request as "input"
         message = "; ".join(f"{entry.get('loc')}: {entry.get('msg')}" for entry in message if isinstance(entry, dict))
     message = str(message or (f"it answered {status}" if status else "it sent an error"))
-    headers = error.response.headers if hasattr(error, "response") else {}
     if status in (None, 200):
         return Fault.in_stream(message, *codes)
     if headers.get("x-should-retry") in ("true", "false"):
