@@ -20,6 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -155,6 +156,7 @@ class Service(ABC):
         pending = self.gate.pending()
         if pending is not None and pending.request is not None:
             request = pending.request  # that is what will be answered
+        self._client  # noqa: B018  (loading the SDK is not the service's time)
         refused = self._recall(request)
         known = set(refused)
         started, waited_s, sent, failed = _now(), 0.0, 0, 0
@@ -216,6 +218,11 @@ class Service(ABC):
                 "warnings": warnings,
             }
         )
+
+    @cached_property
+    @abstractmethod
+    def _client(self) -> Any:
+        """The SDK's client."""
 
     @abstractmethod
     def _send(self, request: Request, refused: Collection[str]) -> Answer:
