@@ -27,7 +27,7 @@ def main() -> None:
     like = None if any(row.like_usd is None for row in rows) else sum(row.like_usd or 0.0 for row in rows)
     print(f"{'all':{width}}  {questions:9}  {'':>15}  {usd(most):>14}  {usd(like):>22}")
     print(
-        f"At most: {config.model_name} answers every question with {config.max_completion_tokens} tokens "
+        f"At most: {', '.join(config.model_shares)} answers every question with {config.max_completion_tokens} tokens "
         "(max_completion_tokens), once. ~: no prompt of the task is written yet, so its length is a guess."
     )
     if most is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from snakernel.errors import run_main
 from snakernel.files import read_json, read_model, read_text, write_model
-from snakernel.skipping import NotAsked, skip_answer
+from snakernel.skipping import NotAsked, is_begun, skip_answer
 
 if TYPE_CHECKING:
     from snakernel.config import Config
@@ -29,14 +29,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="response.json")
     arguments = parser.parse_args()
     task = arguments.task_folder.name
-    answered = (arguments.task_folder.parent / "answers" / task / f"{arguments.step}.json").exists()
-    if not answered and (why := read_json(arguments.prompt.with_suffix(".json")).get("skip")):
+    why = read_json(arguments.prompt.with_suffix(".json")).get("skip")
+    if why and not is_begun(arguments.task_folder, arguments.step):
         return not_asked(arguments.out, why)
     from snakernel.config import read_config  # here and below: a step that is skipped is not to wait for it
     from snakernel.llm.journal import Journal
 
     config = read_config(arguments.config)
     journal = Journal(arguments.task_folder.parent, task, arguments.step)
+    if why and journal.asked() is None:
+        return not_asked(arguments.out, why)
     try:
         answer, new = journal.answer(
             lambda: request(config, arguments.prompt),

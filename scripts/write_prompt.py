@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from snakernel.errors import UserError, run_main
-from snakernel.skipping import NotAsked, skip_prompt, stop_reason
+from snakernel.skipping import NotAsked, is_begun, skip_prompt, stop_reason
 
 
 def main() -> None:
@@ -23,8 +23,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="prompt.md, and prompt.json beside it; default: standard output")
     arguments = parser.parse_args()
     task = arguments.task_folder.name
-    answered = (arguments.task_folder.parent / "answers" / task / f"{arguments.step}.json").exists()
-    if arguments.out and not answered and (why := stop_reason(arguments.state)):
+    why = stop_reason(arguments.state) if arguments.out else None
+    if why and not is_begun(arguments.task_folder, arguments.step):
         return skip_prompt(arguments.out, why)
     from snakernel.config import read_config  # here and below: a step that is skipped is not to wait for it
     from snakernel.files import read_model, write_model, write_text
@@ -36,6 +36,8 @@ def main() -> None:
 
     config = read_config(arguments.config)
     asked = Journal(arguments.task_folder.parent, task, arguments.step).asked()
+    if why and asked is None:
+        return skip_prompt(arguments.out, why)
     if asked is not None:
         text, question = asked.prompt, asked.question
     else:

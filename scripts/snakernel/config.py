@@ -37,6 +37,10 @@ class Price(BaseModel):
     """Tokens of prompts that the service wrote to its cache; null: as input."""
 
 
+PriceOrPrices = Price | Mapping[str, Price] | None
+"""One model's price, or several models' by their names."""
+
+
 class Config(BaseModel):
     """All keys of a run. Names, defaults and meanings that the contest's agent baseline has are the same here."""
 
@@ -145,8 +149,9 @@ class Config(BaseModel):
     steps that are left are not asked, and the run ends; raise it to go on. null: no bound."""
     max_cost_per_task: float | None = Field(default=None, gt=0)
     """The same for each task."""
-    price: Price | None = None
-    """Price of the model, {input: USD, output: USD} per million tokens, for models that are not on the price list."""
+    price: Price | dict[str, Price] | None = None
+    """Price of the model, {input: USD, output: USD} per million tokens, for models that are not on the price list; of
+    several models: {name: {input: USD, output: USD}}."""
     requests_per_minute: int | None = Field(default=None, ge=1)
     """Requests that all processes of this machine may send to the service in any 60 seconds; null: no bound."""
     tokens_per_minute: int | None = Field(default=None, ge=1)
@@ -294,6 +299,11 @@ class Config(BaseModel):
     def limits(self) -> dict[str, float | None]:
         """What ends a search early."""
         return {key: getattr(self, key) for key in LIMITS}
+
+    @property
+    def model_shares(self) -> dict[str, float]:
+        """The models that are asked, each with its share."""
+        return self.models or {self.model_name: 1.0}
 
     @property
     def ignored(self) -> list[str]:

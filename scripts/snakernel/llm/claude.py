@@ -117,7 +117,7 @@ class Claude(Service):
             stop_reason=message.stop_reason,
             request_id=request_id,
             usage=_usage(message.usage),
-            cost_usd=self._cost(model, raw, batch=batch),
+            cost_usd=self._cost(request, model, raw, batch=batch),
             warnings=warnings,
             raw=raw,
         )

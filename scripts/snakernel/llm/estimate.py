@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
+from operator import mul
 from pathlib import Path
 
 from snakernel.config import Config
 from snakernel.dataset import Task
 from snakernel.llm.base import Request, Usage
 from snakernel.llm.journal import answer_files, kept_answers
-from snakernel.llm.prices import BYTES_PER_TOKEN, cost_usd, worst_usd
+from snakernel.llm.prices import BYTES_PER_TOKEN, cost_usd, price_of, worst_usd
 from snakernel.llm.providers import address_of
 from snakernel.prompts import TEMPLATES
 from snakernel.search import create_strategy
@@ -52,22 +53,22 @@ def estimate_task(config: Config, task: Task, usual: int | None) -> Estimate:
     size = statistics.fmean(sizes) if sizes else _size_of_parts(config, task)
     if config.api_type == "replay":
         return Estimate(task.name, steps, round(size / BYTES_PER_TOKEN), bool(sizes), 0.0, 0.0)
-    request = Request(
-        prompt="x" * round(size), model=config.model_name, max_completion_tokens=config.max_completion_tokens
-    )
-    base_url = address_of(config.api_type, config.api_base)
-    most = worst_usd(config.api_type, request, api_base=base_url, price=config.price)
-    like = None
-    if usual is not None:
-        usage = Usage(input_tokens=round(size / BYTES_PER_TOKEN), output_tokens=usual)
-        like = cost_usd(config.api_type, config.model_name, usage, api_base=base_url, price=config.price)
+    where = {"api_base": address_of(config.api_type, config.api_base), "batch": config.llm_mode == "batch"}
+    shares = config.model_shares
+    most, like = [], []
+    for model in shares:
+        request = Request(prompt="x" * round(size), model=model, max_completion_tokens=config.max_completion_tokens)
+        most.append(worst_usd(config.api_type, request, price=config.price, **where))
+        usage = Usage(input_tokens=round(size / BYTES_PER_TOKEN), output_tokens=usual or 0)
+        like.append(cost_usd(config.api_type, model, usage, price=price_of(config.price, model), **where))
+    mean = None if usual is None or None in like else sum(map(mul, like, shares.values())) / sum(shares.values())
     return Estimate(
         task=task.name,
         steps=steps,
         prompt_tokens=round(size / BYTES_PER_TOKEN),
         measured=bool(sizes),
-        most_usd=None if most is None else most * steps,
-        like_usd=None if like is None else like * steps,
+        most_usd=None if None in most else max(most) * steps,
+        like_usd=None if mean is None else mean * steps,
     )
 
 

@@ -1,6 +1,6 @@
 """Requests and tokens a minute, and requests in flight, over all processes of this user on this machine.
 
-Processes that ask the same model of the same service share one SQLite file, and one file lock for each request that
+Processes that ask the same service share one SQLite file, and one file lock for each request that
 may be in flight: the kernel drops the locks of a process that is killed. No library holds all three bounds at once;
 the one that comes nearest, pyrate-limiter, has none of requests in flight and stores a row for each token.
 """
@@ -128,7 +128,7 @@ def create_limits(config: Config, base_url: str) -> Limits | None:
     if all(bound is None for bound in bounds.values()):
         return None
     host = urlsplit(base_url).netloc.rpartition("@")[2]
-    return Limits(f"{host} {config.model_name}", **bounds)
+    return Limits(host, **bounds)
 
 
 def own_folder() -> Path:

@@ -205,7 +205,7 @@ class OpenAI(Service):
             stop_reason=stop_reason,
             request_id=request_id or raw.get("id"),
             usage=usage or Usage(),
-            cost_usd=self._cost(model, raw, batch=batch),
+            cost_usd=self._cost(request, model, raw, batch=batch),
             warnings=warnings,
             raw=raw,
         )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from snakernel.config import Price
+from snakernel.config import Price, PriceOrPrices
 from snakernel.llm.base import Request, Usage
 
 BYTES_PER_TOKEN = 2.5
@@ -20,8 +20,13 @@ def prompt_tokens(text: str) -> int:
     return math.ceil(len(text.encode("utf-8")) / BYTES_PER_TOKEN)
 
 
+def price_of(price: PriceOrPrices, model: str) -> Price | None:
+    """The user's own price of a model."""
+    return price.get(model) if isinstance(price, Mapping) else price
+
+
 def worst_usd(
-    api_type: str, request: Request, *, api_base: str | None = None, price: Price | None = None, batch: bool = False
+    api_type: str, request: Request, *, api_base: str | None = None, price: PriceOrPrices = None, batch: bool = False
 ) -> float | None:
     """The most that a request can cost in US dollars: the longest answer, and a prompt that is written to the cache.
 
@@ -29,6 +34,7 @@ def worst_usd(
     """
     tokens = prompt_tokens(request.prompt)
     usage = Usage(input_tokens=tokens, output_tokens=request.max_completion_tokens, cache_write_tokens=tokens)
+    price = price_of(price, request.model)
     return cost_usd(api_type, request.model, usage, api_base=api_base, price=price, batch=batch)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from snakernel.config import Config, Price
+from snakernel.config import Config, PriceOrPrices
 from snakernel.errors import UserError
 from snakernel.llm.base import Request
 
@@ -47,7 +47,7 @@ def create_provider(
     read_timeout_s: float = 600.0,
     tries: int = 5,
     memory: Path | str | None = None,
-    price: Price | None = None,
+    price: PriceOrPrices = None,
     batch: bool = False,
     poll_s: float = 30.0,
     sleep: Callable[[float], object] = time.sleep,
@@ -112,14 +112,16 @@ def check_budget(config: Config) -> None:
         return
     from snakernel.llm.prices import worst_usd  # here: it loads the price list
 
-    request = Request(prompt="", model=config.model_name, max_completion_tokens=config.max_completion_tokens)
     base_url = address_of(config.api_type, config.api_base)
-    if worst_usd(config.api_type, request, api_base=base_url, price=config.price) is None:
-        key = "max_cost" if config.max_cost is not None else "max_cost_per_task"
-        raise UserError(
-            f"{key}: cannot be kept, as the price of model_name {config.model_name!r} is not on the price list; set "
-            "price: {input: USD, output: USD} per million tokens, or take the bound away"
-        )
+    for model in config.model_shares:
+        request = Request(prompt="", model=model, max_completion_tokens=config.max_completion_tokens)
+        if worst_usd(config.api_type, request, api_base=base_url, price=config.price) is None:
+            key = "max_cost" if config.max_cost is not None else "max_cost_per_task"
+            name = f"{{{model}: {{input: USD, output: USD}}}}" if config.models else "{input: USD, output: USD}"
+            raise UserError(
+                f"{key}: cannot be kept, as the price of model {model!r} is not on the price list; set price: {name} "
+                "per million tokens, or take the bound away"
+            )
 
 
 def _canonical(api_type: str) -> str:

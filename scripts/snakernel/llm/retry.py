@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from snakernel.config import Price
+from snakernel.config import PriceOrPrices
 from snakernel.errors import UserError
 from snakernel.files import write_text
 from snakernel.llm.base import Answer, Gate, Refused, Request
-from snakernel.llm.prices import cost_usd, worst_usd
+from snakernel.llm.prices import cost_usd, price_of, worst_usd
 
 MAX_WAIT_S = 120.0
 """The longest wait between two requests, in seconds, whatever Retry-After says."""
@@ -128,7 +128,7 @@ class Service(ABC):
         read_timeout_s: float = 600.0,
         tries: int = 5,
         memory: Path | str | None = None,
-        price: Price | None = None,
+        price: PriceOrPrices = None,
         batch: bool = False,
         poll_s: float = 30.0,
         sleep: Callable[[float], object] = time.sleep,
@@ -284,8 +284,9 @@ class Service(ABC):
         """The most that one request can cost; None where the price of the model is not known."""
         return worst_usd(self.api_type, request, api_base=self.base_url, price=self.price, batch=self.batch)
 
-    def _cost(self, model: str, raw: dict[str, Any], *, batch: bool = False) -> float | None:
-        return cost_usd(self.api_type, model, raw, api_base=self.base_url, price=self.price, batch=batch)
+    def _cost(self, request: Request, model: str, raw: dict[str, Any], *, batch: bool = False) -> float | None:
+        price = price_of(self.price, request.model)
+        return cost_usd(self.api_type, model, raw, api_base=self.base_url, price=price, batch=batch)
 
     def _answer(self, request: Request, *, text: str, thinking: str, **fields: Any) -> Answer:
         return Answer(
