@@ -18,7 +18,7 @@ from snakernel.files import explain, read_text
 API_ALIASES = {"anthropic": "claude", "google": "gemini"}
 Feedback = Literal["latencies", "baseline", "roofline", "errors", "resources", "notes"]
 WITHOUT_EFFECT = ("level", "problem_id", "dtype_str", "debug")
-LIMITS = ("max_cost", "max_cost_per_task")
+LIMITS = ("max_cost", "max_cost_per_task", "stop_at_speedup", "patience")
 """Keys that end a search early: a step that was not asked because of one is asked when it changes."""
 
 
