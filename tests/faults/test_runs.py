@@ -125,10 +125,9 @@ def test_a_run_against_a_service_that_fails(tmp_path: Path) -> None:
         assert len(answers) == server.answered == tasks * steps
         used = [answer.usage.output_tokens for answer in answers]
         assert len(set(used)) == len(used)
-        usd = sum(
-            one.usage.input_tokens * PRICE["input"] + one.usage.output_tokens * PRICE["output"] for one in answers
-        )
-        assert summary.cost_usd == pytest.approx(usd / 1e6)
+        counts = [(answer.usage.input_tokens, answer.usage.output_tokens) for answer in answers]
+        usd = sum(read * PRICE["input"] + written * PRICE["output"] for read, written in counts) / 1e6
+        assert summary.cost_usd == pytest.approx(usd)
         assert len(lost) == sum(service.faults[name] for name in ("reset", "cut", "truncated", "error"))
         assert sum(answer.attempts for answer in answers) == len(server.requests)
         assert server.max_in_flight <= in_flight

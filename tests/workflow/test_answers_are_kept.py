@@ -182,7 +182,7 @@ def test_results_are_rebuilt_from_the_journal(project: Project) -> None:
         elif path.is_file():
             path.unlink()
     shutil.rmtree(project.folder / ".snakemake")
-    project.edit("prompts/proposer.md.j2", "You write GPU kernels", "You now write GPU kernels")
+    project.edit("prompts/_task.md.j2", "You write GPU kernels", "You now write GPU kernels")
     project.snakemake()
     assert project.journal() == before
     assert {name: (project.results / name).read_bytes() for name in _files(project, "prompt.md", "kernel.py")} == kept
