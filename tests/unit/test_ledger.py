@@ -9,7 +9,9 @@ import re
 import signal
 import subprocess
 import sys
-from itertools import accumulate
+import threading
+from functools import partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import pytest
@@ -55,17 +57,17 @@ def server(shared_server):
     return shared_server
 
 
-def ask(results: Path, task: str, step: int, request: Request = REQUEST, more_room: int = 0, **bounds) -> str:
+def ask(results: Path, task: str, step: int, *, more_room: int = 0, ledger=Ledger, **bounds) -> str:
     """Ask a step as propose does; what became of it."""
     journal = Journal(results, task, step)
 
     def provider():
         service = create_provider(api_type="openai", sleep=lambda _: None)
-        service.gate = Ledger(journal, service.worst_usd, **bounds)
+        service.gate = ledger(journal, service.worst_usd, **bounds)
         return service
 
     try:
-        return journal.answer(lambda: request, provider, more_room=more_room)[0].text
+        return journal.answer(lambda: REQUEST, provider, more_room=more_room)[0].text
     except (NotAsked, UserError) as error:
         return f"{type(error).__name__}: {error}"
 
@@ -92,6 +94,34 @@ def test_a_budget_is_never_passed_by_16_processes(server, tmp_path) -> None:
 
 def _ask_bounded(results: Path, task: str, step: int, bound: float) -> str:
     return ask(results, task, step, max_cost=bound)
+
+
+class Meeting(Ledger):
+    """Looks at what is spent at the same moment as another, if it can."""
+
+    def __init__(self, barrier, *arguments, **bounds):
+        super().__init__(*arguments, **bounds)
+        self.barrier = barrier
+
+    def _refusal(self, worst):
+        refusal = super()._refusal(worst)
+        _meet(self.barrier)
+        return refusal
+
+
+def _ask_meeting(results: Path, task: str, barrier) -> None:
+    ask(results, task, 1, ledger=partial(Meeting, barrier), max_cost=1.5 * WORST)
+
+
+def test_no_two_processes_spend_the_same_money(server, tmp_path) -> None:
+    server.answer = Reply(output_tokens=1000)
+    barrier = FORK.Barrier(2)
+    forks = [FORK.Process(target=_ask_meeting, args=(tmp_path, task, barrier)) for task in "ab"]
+    for fork in forks:
+        fork.start()
+    for fork in forks:
+        fork.join()
+    assert len(costs(tmp_path)) == len(server.requests) == 1
 
 
 def test_answers_that_cost_less_than_they_could_leave_room_for_more(server, tmp_path) -> None:
@@ -271,21 +301,37 @@ def test_processes_share_the_limits(tmp_path: Path, bounds, most) -> None:
         assert sum(pool.starmap(_take, [(tmp_path, bounds)] * 12, chunksize=1)) == most
 
 
-def _wait_in_flight(folder: Path) -> None:
+def _hold_until_all(folder: Path, barrier, seconds: float) -> bool:
     limits = Limits("service", in_flight=2, folder=folder, sleep=lambda _: os.sched_yield())
     limits.take(1)
-    for sign in "+-":  # one write each: the order of the lines is that of the events
-        with (folder / "ledger").open("a") as file:
-            file.write(f"{sign}1\n")
+    met = _meet(barrier, seconds)
     limits.done()
+    return met
 
 
-def test_processes_share_the_places_in_flight(tmp_path: Path) -> None:
-    with FORK.Pool(6) as pool:
-        pool.map(_wait_in_flight, [tmp_path] * 24, chunksize=1)
-    changes = [int(line) for line in (tmp_path / "ledger").read_text().splitlines()]
-    assert len(changes) == 48
-    assert max(accumulate(changes)) <= 2
+def _meet(barrier, seconds: float = 0.3) -> bool:
+    """Whether all processes are here at once."""
+    try:
+        barrier.wait(seconds)
+    except threading.BrokenBarrierError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("processes", "meet"), [(2, True), (3, False)])
+def test_processes_share_the_places_in_flight(tmp_path: Path, processes, meet) -> None:
+    barrier, seconds = FORK.Barrier(processes), 60.0 if meet else 0.3
+    with ThreadPool(processes) as pool:
+        forks = [
+            FORK.Process(target=_exit_with, args=(_hold_until_all, tmp_path, barrier, seconds))
+            for _ in range(processes)
+        ]
+        pool.map(lambda fork: (fork.start(), fork.join()), forks, chunksize=1)
+    assert [bool(fork.exitcode) for fork in forks] == [meet] * processes
+
+
+def _exit_with(function, *arguments) -> None:
+    os._exit(function(*arguments))
 
 
 def test_any_window_holds_the_limit(tmp_path: Path, monkeypatch) -> None:
