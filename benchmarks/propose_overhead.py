@@ -97,7 +97,7 @@ def command_of(config: Path, task: Path, step: int, question: dict[str, str]) ->
     """The command of one proposal job, whose prompt is written."""
     prompt = task / f"step_{step}" / "prompt.md"
     write_text(prompt, PROMPT)
-    write_text(prompt.with_suffix(".json"), json.dumps(question))
+    write_text(prompt.with_suffix(".json"), json.dumps({"role": "proposer"} | question))
     command = [ROOT / "scripts" / "propose.py", "--config", config, "--task-folder", task, "--definition", "name"]
     return [*map(str, command), "--step", str(step), "--prompt", str(prompt), "--out", str(task / f"{step}.json")]
 

@@ -23,8 +23,8 @@ from snakernel.evaluation.verdict import (
 from snakernel.extraction import Extraction
 from snakernel.feedback import occupancy, shorten, slowest, without_noise
 from snakernel.files import read_model, write_model, write_text
-from snakernel.prompts import check_lessons, render
 from snakernel.llm.base import split
+from snakernel.prompts import check_lessons, render
 from snakernel.search import Attempt, Plan, create_strategy
 
 CONFIG = load_config({"gpu_name": "B200", "gpu_architecture": "Blackwell", "eval_backend": "cpu", "total_steps": 9})

@@ -48,10 +48,12 @@ def estimate(config: Config, tasks: list[Task]) -> list[Estimate]:
 def estimate_task(config: Config, task: Task, usual: int | None) -> Estimate:
     """Estimate one task; ``usual`` is the length of an answer so far, in tokens."""
     entries = {path.name for path in answer_files(config.results / "answers" / task.name)}
-    steps = sum(f"{step}.json" not in entries for step in range(1, create_strategy(config, task.name).steps + 1))
+    strategy = create_strategy(config, task.name)
+    asked = [step for step in range(1, strategy.steps + 1) if not strategy.sweeps(step)]
+    steps = sum(f"{step}.json" not in entries for step in asked)
     sizes = [path.stat().st_size for path in (config.results / task.name).glob("step_*/prompt.md")]
     size = statistics.fmean(sizes) if sizes else _size_of_parts(config, task)
-    if config.api_type == "replay":
+    if not config.asks_a_service:
         return Estimate(task.name, steps, round(size / BYTES_PER_TOKEN), bool(sizes), 0.0, 0.0)
     where = {"api_base": address_of(config.api_type, config.api_base), "batch": config.llm_mode == "batch"}
     shares = config.model_shares

@@ -108,7 +108,7 @@ def check_budget(config: Config) -> None:
     Raises:
         UserError: the price of the model is not known.
     """
-    if config.api_type == "replay" or (config.max_cost is None and config.max_cost_per_task is None):
+    if not config.asks_a_service or (config.max_cost is None and config.max_cost_per_task is None):
         return
     from snakernel.llm.prices import worst_usd  # here: it loads the price list
 
