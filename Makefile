@@ -3,13 +3,17 @@ PYTHON ?= python3
 CORES ?= $(shell nproc)
 BIN := .venv/bin
 
-.PHONY: demo test lint format config-docs clean
+.PHONY: demo test test-faults lint format config-docs clean
 
 demo: .venv/demo-ready
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=1
 
 test: .venv/test-ready
 	$(BIN)/python -m pytest -n $(CORES) --dist worksteal
+
+# Whole runs against a service that fails a fifth of all requests, and runs that are killed at 30 moments: minutes.
+test-faults: .venv/test-ready
+	$(BIN)/python -m pytest -n 0 -s -m faults tests/faults
 
 lint: .venv/test-ready
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ from snakernel.errors import UserError
 from snakernel.evaluation.verdict import Evaluation
 from snakernel.files import digest, read_model, write_text
 from snakernel.jobs import set_job_environment
-from snakernel.llm.providers import check_credentials
+from snakernel.llm.providers import check_budget, check_credentials
 from snakernel.prompts import (
     check_lessons,
     check_templates,
@@ -33,6 +33,7 @@ try:
     SETTINGS = load_config(config)
     check_templates(SETTINGS)
     check_lessons(SETTINGS)
+    check_budget(SETTINGS)
     TASKS = {
         task.name: task
         for task in read_tasks(Path(SETTINGS.tasks_path), SETTINGS.dataset)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from snakernel.config import Config
 from snakernel.dataset import Task
 from snakernel.history import Step, step
-from snakernel.llm.journal import kept_answers
+from snakernel.llm.journal import kept_answers, lost_requests
 from snakernel.search import create_strategy
 
 STAGES = {
@@ -61,6 +61,10 @@ class TaskSummary(Model):
     """Tokens of all answers."""
     cost_usd: float | None
     """Price of all answers in US dollars; None where one of them has no known price."""
+    lost_requests: int
+    """Requests that may have been paid for and brought no answer: a stream was cut, a process was killed."""
+    lost_usd: float
+    """The most that those can have cost, in US dollars, as far as prices are known; it is not in cost_usd."""
     device: str
     """What the figures were measured on."""
     verdicts: dict[str, int]
@@ -90,6 +94,8 @@ class Summary(Model):
     input_tokens: int
     output_tokens: int
     cost_usd: float | None
+    lost_requests: int
+    lost_usd: float
     tasks: list[TaskSummary]
 
     @property
@@ -113,6 +119,8 @@ def summarize(config: Config, tasks: list[Task]) -> Summary:
         input_tokens=sum(row.input_tokens for row in rows),
         output_tokens=sum(row.output_tokens for row in rows),
         cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
+        lost_requests=sum(row.lost_requests for row in rows),
+        lost_usd=sum(row.lost_usd for row in rows),
         tasks=rows,
     )
 
@@ -127,6 +135,7 @@ def summarize_task(config: Config, task: Task) -> TaskSummary:
     skipped = [one for one in done if one.skipped]
     done = [one for one in done if not one.skipped]
     responses = kept_answers(config.results, task.name)
+    lost = lost_requests(config.results, task.name)
     costs = [response.cost_usd for response in responses]
     verdicts: dict[str, int] = {}
     for one in done:
@@ -154,6 +163,8 @@ def summarize_task(config: Config, task: Task) -> TaskSummary:
         input_tokens=sum(response.usage.input_tokens for response in responses),
         output_tokens=sum(response.usage.output_tokens for response in responses),
         cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
+        lost_requests=len(lost),
+        lost_usd=sum(one.worst_usd or 0.0 for one in lost),
         device=last.evaluation.device.name if last is not None else "",
         verdicts=verdicts,
         reason=stopped if complete else fault or f"step {passed + 1} was not run",
@@ -254,6 +265,8 @@ def print_summary(summary: Summary, details: Path) -> None:
             console.print(f"{row.task}: {row.status}: {row.reason}", soft_wrap=True)
     devices = sorted({row.device for row in summary.tasks if row.device})
     cost = "cost unknown" if summary.cost_usd is None else f"cost ${summary.cost_usd:.2f}"
+    if summary.lost_requests:
+        cost += f" (and ${summary.lost_usd:.2f} at most for {summary.lost_requests} requests without an answer)"
     console.print(
         f"Correct count {summary.correct_count}, total count {summary.total_count}, accuracy {summary.accuracy:.3g}, "
         f"sum of speedups {summary.sum_speedup:.3g}, average speedup {summary.average_speedup:.3g}, {cost}; "
