@@ -48,6 +48,11 @@ RESULTS = str(SETTINGS.results)
 CONFIG = f"{RESULTS}/config.yaml"
 LOGS = f"{RESULTS}/logs"
 STRATEGY = create_strategy(SETTINGS, "")
+ASKED = (
+    "the optimiser"
+    if SETTINGS.agent_type == "sweep"
+    else " or ".join(SETTINGS.model_shares)
+)
 CONDA = "../environment.yml"
 ON_GPU = 1 if SETTINGS.eval_backend == "local" else 0
 
