@@ -25,6 +25,7 @@ from snakernel.prompts import (
     template_files,
 )
 from snakernel.report.starts import record_start
+from snakernel.report.terminal import finish, watch_run
 from snakernel.search import create_strategy
 from snakernel.search.trials import given_kernel, given_tunables
 from snakernel.skipping import skip_reason
@@ -57,6 +58,7 @@ CONDA = "../environment.yml"
 ON_GPU = 1 if SETTINGS.eval_backend == "local" else 0
 
 set_job_environment(SCRIPTS)
+watch_run(workflow, SETTINGS, list(TASKS.values()))
 
 
 wildcard_constraints:
@@ -169,6 +171,7 @@ def best_kernel_labels(wildcards):
 
 def show_summary():
     """Print the table of what the run has reached."""
+    finish(workflow)
     shell('python "$SNAKERNEL_SCRIPTS"/summarize.py --config {CONFIG} --show')
 
 

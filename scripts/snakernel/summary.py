@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -209,14 +210,11 @@ def why_failed(config: Config, task: Task, number: int) -> str | None:
             continue
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         told = next((line for line in reversed(lines) if line.startswith("error: ")), None)
+        of = f"{stage} of step {number}" if stage in STAGES else stage
         if told is not None:
-            return (
-                f"{stage} of step {number}: {told.removeprefix('error: ')}"
-                if stage in STAGES
-                else (f"{stage}: {told.removeprefix('error: ')}")
-            )
+            return f"{of}: {told.removeprefix('error: ')} ({log})"
         if any(line.startswith("Traceback (most recent call last)") for line in lines):
-            return f"{stage}: {lines[-1]} ({log})"
+            return f"{of}: {lines[-1]} ({log})"
     return None
 
 
@@ -273,3 +271,9 @@ def print_summary(summary: Summary, details: Path) -> None:
         f"measured on {', '.join(devices) or 'nothing yet'}. Details: {details}",
         soft_wrap=True,
     )
+    folder = details.parent
+    if summary.complete:
+        console.print(f"Report: {folder / 'report' / 'index.html'}; as one file: snakemake --report report.html")
+    else:
+        config = shlex.quote(str(folder / "config.yaml"))
+        console.print(f"Report of what there is: python scripts/write_report.py --config {config}", soft_wrap=True)
