@@ -22,6 +22,7 @@ include: "rules/propose.smk"
 include: "rules/evaluate.smk"
 include: "rules/select.smk"
 include: "rules/summarize.smk"
+include: "rules/export.smk"
 
 
 rule all:

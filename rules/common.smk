@@ -33,6 +33,10 @@ try:
         task.name: task
         for task in read_tasks(Path(SETTINGS.tasks_path), SETTINGS.dataset)
     }
+    if SETTINGS.resume_from:
+        from snakernel.baseline import import_answers, task_folders
+
+        task_folders(SETTINGS, TASKS.values())
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -167,7 +171,18 @@ def check_key():
             raise WorkflowError(str(error)) from None
 
 
+def import_earlier():
+    """Make the answers of a run of the baseline's the first steps of this one, before anyone is asked."""
+    try:
+        for line in import_answers(SETTINGS, TASKS.values()):
+            print(line, file=sys.stderr)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
 onstart:
+    if SETTINGS.resume_from:
+        import_earlier()
     check_key()
     write_text(CONFIG, config_yaml(SETTINGS))
     for key in SETTINGS.ignored:
