@@ -115,6 +115,17 @@ def lessons_to_show(wildcards):
     ]
 
 
+def exported(wildcards):
+    """What an export is made of: each task's best kernel, and all verdicts, which may be made again."""
+    steps = range(1, STRATEGY.steps + 1)
+    return [
+        *expand(f"{RESULTS}/{{task}}/best/evaluation.json", task=TASKS),
+        *expand(
+            f"{RESULTS}/{{task}}/step_{{step}}/evaluation.json", task=TASKS, step=steps
+        ),
+    ]
+
+
 def kernels_to_read(wildcards):
     """The kernels that a step's own may be made of; through them, those of any earlier step."""
     steps = STRATEGY.kernels_read(int(wildcards.step))

@@ -1,14 +1,6 @@
 # What was found, in the forms in which others use it. None is made unless it is asked for by its rule's name.
 
 
-def exported(wildcards):
-    """What an export is made of: each task's best kernel, and the verdicts of all steps, which may be made again."""
-    return [
-        *expand(rules.export_best.output.evaluation, task=TASKS),
-        *expand(rules.evaluate.output, task=TASKS, step=range(1, STRATEGY.steps + 1)),
-    ]
-
-
 rule export_trace:
     input:
         exported,

@@ -18,10 +18,12 @@ from evaluating import KERNEL
 from snakernel.baseline import import_answers, metrics
 from snakernel.config import load_config
 from snakernel.dataset import Task
-from snakernel.evaluation.verdict import Evaluation, Latency, Reference
-from snakernel.exports.contest import Scores, baseline_score
+from snakernel.evaluation.verdict import Evaluation
+from snakernel.exports import Finished
+from snakernel.exports.contest import Scores, scores
 from snakernel.extraction import extract
-from snakernel.files import read_model, write_text
+from snakernel.files import read_model, write_model, write_text
+from snakernel.history import step
 from snakernel.llm.base import Answer, Question
 
 from workflow.running import Project
@@ -127,16 +129,17 @@ def test_a_submission_unpacks_and_gets_the_same_verdict(exported: Project, tmp_p
     assert {name: getattr(again, name) for name in same} == {name: getattr(best, name) for name in same}
 
 
-def test_the_contests_score(exported: Project) -> None:
-    record = read_model(exported.results / "exports" / "contest" / "score.json", Scores)
-    (one,) = record.definitions
-    assert (one.definition, one.track) == (DEFINITION, None)
-    evaluation = read_model(exported.results / TASK / "best" / "evaluation.json", Evaluation)
-    reference = read_model(exported.results / TASK / "reference" / "reference.json", Reference)
-    latency = evaluation.workloads[0].latency.median_ms
-    twice = Latency.of([2 * latency])
-    records = [one.model_copy(update={"baseline": twice}) for one in reference.workloads]
-    assert baseline_score(evaluation, reference.model_copy(update={"workloads": records})) == pytest.approx(2)
+def test_the_contests_score(exported: Project, tmp_path: Path) -> None:
+    (one,) = read_model(exported.results / "exports" / "contest" / "score.json", Scores).definitions
+    assert (one.definition, one.track, one.score is None) == (DEFINITION, None, bool(one.reason))
+    shutil.copytree(exported.results / TASK, tmp_path / TASK)
+    evaluation = read_model(tmp_path / TASK / "step_1" / "evaluation.json", Evaluation)
+    known = evaluation.model_copy(update={"speedup_over_baseline": 2.0})
+    write_model(tmp_path / TASK / "step_1" / "evaluation.json", known)
+    tracked = Task("gdn", "gdn_decode_qk4_v8_d128_k_last")
+    found = Finished(tracked, tmp_path / TASK, [step(tmp_path / TASK, 2)])
+    record = scores([found])
+    assert (record.definitions[0].score, record.tracks) == (2.0, {"gated_delta_net": 2.0})
 
 
 def test_the_crate_is_read_by_rocrate(exported: Project, tmp_path: Path) -> None:

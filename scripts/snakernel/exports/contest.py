@@ -10,11 +10,10 @@ from pydantic import BaseModel, ConfigDict
 
 from snakernel.config import Config
 from snakernel.evaluation.solution import solution_fields
-from snakernel.evaluation.verdict import Evaluation, Reference
 from snakernel.exports import Finished, author
 from snakernel.exports.trace import describe
 from snakernel.extraction import ENTRY
-from snakernel.files import read_model, write_text
+from snakernel.files import write_text
 
 TRACKS = {"fused_moe": ("moe_",), "sparse_attention": ("dsa_",), "gated_delta_net": ("gdn_",)}
 """The contest's tracks, and what the names of their definitions begin with."""
@@ -102,24 +101,9 @@ def score(found: Finished) -> DefinitionScore:
     if found.best is None:
         return record.model_copy(update={"score": 0.0, "reason": "no kernel is correct"})
     evaluation = found.best.evaluation
-    record = record.model_copy(update={"speedup": evaluation.speedup})
-    value = baseline_score(evaluation, read_model(found.folder / "reference" / "reference.json", Reference))
-    if value is None:
-        reason = "the latency of the dataset's baseline solution was not measured"
-        return record.model_copy(update={"reason": reason})
-    return record.model_copy(update={"score": value})
-
-
-def baseline_score(evaluation: Evaluation, reference: Reference) -> float | None:
-    """Mean over workloads of the baseline solution's latency / the kernel's; None where one of them is unknown."""
-    baseline = {one.uuid: getattr(one, "baseline", None) for one in reference.workloads}
-    ratios = []
-    for one in evaluation.workloads:
-        latency = baseline.get(one.uuid)
-        if latency is None or one.latency is None:
-            return None
-        ratios.append(latency.median_ms / one.latency.median_ms)
-    return statistics.fmean(ratios) if ratios else None
+    value = evaluation.speedup_over_baseline
+    reason = "" if value is not None else "the latency of the dataset's baseline solution was not measured"
+    return record.model_copy(update={"score": value, "speedup": evaluation.speedup, "reason": reason})
 
 
 def _toml(values: dict[str, object]) -> str:

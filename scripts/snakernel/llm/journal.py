@@ -73,10 +73,14 @@ class Journal:
             UserError: the step was never answered.
         """
         with FileLock(self._lock):
-            kept = self.read()
-            if kept is None:
+            if not self.path.exists():
                 raise UserError(f"{self.path}: this step has no answer to set aside")
-            ended = datetime.fromisoformat(kept.ended).astimezone(UTC).strftime("%Y%m%dT%H%M%S.%f")
-            aside = self.path.with_name(f"{self.path.stem}.{ended}.json")
+            try:
+                ended = datetime.fromisoformat(read_model(self.path, Answer).ended)
+            except UserError:
+                # A damaged entry is set aside as it is.
+                ended = datetime.now(UTC)
+            when = ended.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%f")
+            aside = self.path.with_name(f"{self.path.stem}.{when}.json")
             self.path.rename(aside)
             return aside
