@@ -3,13 +3,17 @@ PYTHON ?= python3
 CORES ?= $(shell nproc)
 BIN := .venv/bin
 
-.PHONY: demo test lint format config-docs clean
+.PHONY: demo test test-faults lint format config-docs clean
 
 demo: .venv/demo-ready
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=1
 
 test: .venv/test-ready
 	$(BIN)/python -m pytest -n $(CORES) --dist worksteal
+
+# Every fault, many times: some 40 minutes. The table of docs/faults.md is what it finds.
+test-faults: .venv/test-ready
+	FAULTS_TABLE=docs/faults.md $(BIN)/python -m pytest -m faults tests/faults
 
 lint: .venv/test-ready
 	$(BIN)/ruff check .

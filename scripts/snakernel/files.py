@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -39,11 +41,7 @@ def write_text(path: Path | str, text: str, *, durable: bool = False) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     if durable:
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync_folder(path.parent)
 
 
 def write_model(path: Path | str, model: BaseModel, *, durable: bool = False) -> None:
@@ -54,6 +52,47 @@ def write_model(path: Path | str, model: BaseModel, *, durable: bool = False) ->
 def write_json(path: Path | str, values: dict[str, Any]) -> None:
     """Write a JSON object as :func:`write_model` does."""
     write_text(path, _sealed(json.dumps(values, indent=2, ensure_ascii=False)))
+
+
+@contextmanager
+def reserve(path: Path | str, size: int) -> Iterator[Callable[[BaseModel], None]]:
+    """Take ``size`` bytes of disk before there is anything to write: for what is paid for before it can be written.
+
+    Yields a function that writes a model as :func:`write_model` does, durably, into the space that was taken.
+
+    Raises:
+        UserError: the disk has not so much room, or cannot be written to.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}; nothing was asked") from None
+    try:
+        try:
+            os.posix_fallocate(handle, 0, size)
+        except OSError as error:
+            # File systems that cannot reserve are no reason to stop.
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                told = f"{path}: the disk has no {size / 2**20:.0f} MB left ({error.strerror}); nothing was asked"
+                raise UserError(told) from None
+
+        def keep(model: BaseModel) -> None:
+            data = _sealed(model.model_dump_json(indent=2)).encode()
+            view = memoryview(data)
+            while view:
+                view = view[os.write(handle, view) :]
+            os.ftruncate(handle, len(data))
+            os.fsync(handle)
+            os.fchmod(handle, 0o666 & ~_umask())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+
+        yield keep
+    finally:
+        os.close(handle)
+        Path(temporary).unlink(missing_ok=True)
 
 
 def _sealed(text: str) -> str:
@@ -205,6 +244,15 @@ def digest_texts(texts: Iterable[str]) -> str:
     for text in texts:
         sha.update(text.encode("utf-8") + b"\0")
     return sha.hexdigest()[:16]
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until a folder's entries are on disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from snakernel.files import read_json, write_json, write_text
 

@@ -6,6 +6,7 @@ it is on disk, whole, before anything looks at the answer.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +14,11 @@ from pathlib import Path
 from filelock import FileLock
 
 from snakernel.errors import UserError
-from snakernel.files import read_model, write_model
+from snakernel.files import read_model, reserve
 from snakernel.llm.base import Answer, Provider, Request
+
+RESERVED_BYTES = 2**21
+"""Disk space that is taken before a model is asked: more than its prompt, its answer and its thinking."""
 
 
 def kept_answers(results: Path | str, task: str) -> list[Answer]:
@@ -46,14 +50,18 @@ class Journal:
             kept = self.read()
             if kept is not None:
                 return kept, False
-            answer = provider().ask(request())
-            write_model(self.path, answer, durable=True)
+            # An answer that finds the disk full would be lost: its place is taken before it is asked for.
+            with reserve(self.path, RESERVED_BYTES) as keep:
+                answer = provider().ask(request())
+                keep(answer)
             return answer, True
 
     def _recover(self) -> None:
         """Take an answer that was written whole, but whose process was killed before it had its name; drop others."""
         for left in sorted(self.path.parent.glob(f".{self.path.name}.*.tmp")):
             try:
+                # Killed after it was written and before what was reserved and not needed was given back.
+                os.truncate(left, len(left.read_bytes().rstrip(b"\0")))
                 read_model(left, Answer)
             except UserError:
                 left.unlink()
