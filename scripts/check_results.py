@@ -14,8 +14,9 @@ from snakernel.evaluation.solution import kernel_sha256
 from snakernel.evaluation.verdict import Evaluation, Reference
 from snakernel.files import read_model, read_text, remedy
 from snakernel.history import Step
-from snakernel.llm.base import Answer, Question
+from snakernel.llm.base import Answer, Prompt
 from snakernel.search.state import State
+from snakernel.skipping import skip_reason
 from snakernel.summary import Summary
 
 
@@ -49,7 +50,9 @@ def find_faults(results: Path) -> Iterator[str]:
 
 def _check_step(answers: Path, step: Step) -> Iterator[str]:
     """A step's files, by themselves and with what the journal says of it."""
-    kinds = {"prompt.json": Question, "best.json": State, "response.json": Answer}
+    if _was_skipped(step):
+        return
+    kinds = {"prompt.json": Prompt, "best.json": State, "response.json": Answer}
     for name, kind in kinds.items():
         if (step.folder / name).exists():
             yield from _told(lambda name=name, kind=kind: read_model(step.folder / name, kind))
@@ -69,6 +72,14 @@ def _check_step(answers: Path, step: Step) -> Iterator[str]:
             yield f"{response}: is not what the journal says was answered; {remedy(response)}"
     except UserError:
         return
+
+
+def _was_skipped(step: Step) -> bool:
+    """Whether a step was never asked: what it has says so, and is worth nothing."""
+    try:
+        return skip_reason(step.folder) is not None
+    except UserError:
+        return False
 
 
 def _check_kernel(folder: Path) -> None:

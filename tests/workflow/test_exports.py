@@ -24,7 +24,7 @@ from snakernel.exports.contest import Scores, scores
 from snakernel.extraction import extract
 from snakernel.files import read_model, write_model, write_text
 from snakernel.history import step
-from snakernel.llm.base import Answer, Question
+from snakernel.llm.base import Answer, Prompt
 
 from workflow.running import Project
 
@@ -69,7 +69,7 @@ def test_a_run_goes_on_from_the_baselines_folder(exported: Project) -> None:
     assert [(one.api_type, one.model) for one in answers] == [("imported", "earlier-model"), ("replay", "recorded")]
     assert answers[0].raw["metrics"]["speedup"] == 9.0
     assert read_model(steps[0] / "evaluation.json", Evaluation).speedup != 9.0
-    assert read_model(steps[1] / "prompt.json", Question).base == 1
+    assert read_model(steps[1] / "prompt.json", Prompt).question.base == 1
     # The folder is gone: what it held is in the journal.
     assert exported.plan(*EXPORTS) == {}
 
