@@ -16,7 +16,6 @@ from snakernel.files import read_model, read_text, remedy
 from snakernel.history import Step
 from snakernel.llm.base import Answer, Prompt
 from snakernel.search.state import State
-from snakernel.skipping import skip_reason
 from snakernel.summary import Summary
 
 
@@ -50,7 +49,11 @@ def find_faults(results: Path) -> Iterator[str]:
 
 def _check_step(answers: Path, step: Step) -> Iterator[str]:
     """A step's files, by themselves and with what the journal says of it."""
-    if _was_skipped(step):
+    try:
+        if step.skipped:
+            return
+    except UserError as error:
+        yield str(error)
         return
     kinds = {"prompt.json": Prompt, "best.json": State, "response.json": Answer}
     for name, kind in kinds.items():
@@ -72,14 +75,6 @@ def _check_step(answers: Path, step: Step) -> Iterator[str]:
             yield f"{response}: is not what the journal says was answered; {remedy(response)}"
     except UserError:
         return
-
-
-def _was_skipped(step: Step) -> bool:
-    """Whether a step was never asked: what it has says so, and is worth nothing."""
-    try:
-        return skip_reason(step.folder) is not None
-    except UserError:
-        return False
 
 
 def _check_kernel(folder: Path) -> None:

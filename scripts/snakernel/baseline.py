@@ -29,7 +29,7 @@ from snakernel.history import Step, step
 from snakernel.llm.base import Answer, Question, Request
 from snakernel.llm.journal import Journal
 from snakernel.search import create_strategy
-from snakernel.search.state import State
+from snakernel.search.state import Island
 
 KEYS = (
     *("test_source", "agent_type", "tasks_path", "gpu_name", "gpu_architecture", "api_type", "model_name"),
@@ -202,7 +202,7 @@ def write_task(folder: Path, definition: dict[str, Any], steps: list[Step], conf
     Args:
         folder: the task's folder.
         definition: the definition's JSON.
-        steps: all steps that have a verdict, in their order.
+        steps: all steps that were asked, in their order.
         config: the run's configuration.
     """
     strategy = create_strategy(config, folder.name)
@@ -224,7 +224,8 @@ def write_task(folder: Path, definition: dict[str, Any], steps: list[Step], conf
             stem, prompt = f"proposal_{proposal}", ".txt"
             before = strategy.reads(one.number)
             state = step(one.folder.parent, before).state if before else strategy.start()
-            _write_json(folder / f"{stem}_log.json", _log(one, state, numbers))
+            island = state.islands[strategy.shape.island(one.number)]
+            _write_json(folder / f"{stem}_log.json", _log(one, island, numbers))
         write_text(folder / f"{stem}.py", one.kernel)
         write_text(folder / f"{stem}{prompt}", one.response.request.prompt)
         _write_json(folder / f"{stem}_metrics.json", metrics(one.evaluation))
@@ -247,7 +248,7 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _log(one: Step, before: State, numbers: dict[int, int]) -> dict[str, Any]:
+def _log(one: Step, before: Island, numbers: dict[int, int]) -> dict[str, Any]:
     """proposal_{k}_log.json: what the prompt showed, and the proposal's score."""
     shown = {"recent": before.recent, "elite": before.elite}
     folder, attempt = one.folder.parent, one.attempt()

@@ -132,6 +132,7 @@ def test_results_of_an_earlier_release_are_read(tmp_path: Path, run: Path) -> No
         ["summarize.py", *config, "--show"],
         ["write_prompt.py", *config, *task, "--step", "3"],
         ["export_trace.py", *config, "--out", str(tmp_path / "export")],
+        ["export_baseline_layout.py", *config, "--out", str(tmp_path / "layout")],
     ):
         done = subprocess.run(
             [sys.executable, str(REPOSITORY / "scripts" / command[0]), *command[1:]],
@@ -141,3 +142,9 @@ def test_results_of_an_earlier_release_are_read(tmp_path: Path, run: Path) -> No
         )
         assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "export").rglob("*.json"))) == 1
+    (layout,) = (tmp_path / "layout").glob("*_mini_2_*/rmsnorm_rmsnorm_h256")
+    assert (layout / "global_best_kernel_2.py").exists()
+    if run.name == "evolve":
+        assert json.loads((layout / "proposal_2_log.json").read_text())["context"] == {"recent": [1], "elite": []}
+    else:
+        assert (layout / "tune_0_2_prompt.txt").exists()

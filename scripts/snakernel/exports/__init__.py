@@ -27,6 +27,7 @@ class Finished:
     task: Task
     folder: Path
     steps: list[Step]
+    """Those that were asked, in their order."""
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -62,7 +63,11 @@ def finished_tasks(config: Config, tasks: list[Task]) -> Iterator[Finished]:
         if not (step(folder, count).folder / "best.json").exists():
             print(f"left out: {task.name}: step {count} has no result yet")
             continue
-        yield Finished(task, folder, [step(folder, number) for number in range(1, count + 1)])
+        asked = [one for one in (step(folder, number) for number in range(1, count + 1)) if not one.skipped]
+        if asked:
+            yield Finished(task, folder, asked)
+        else:
+            print(f"left out: {task.name}: no step was asked")
 
 
 def author(config: Config, one: Step) -> str:
