@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import signal
 import subprocess
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 from workflow.running import Project
 
-from faults.harness import Ledger, Tally, compare, finish, of_kind, points, start, unlock, waited
+from faults.harness import STAGES, Ledger, Tally, compare, finish, of_kind, points, start, unlock, waited
 
 KINDS = {
     "snakemake": "kill -9 of Snakemake, its jobs go on",
@@ -24,11 +23,19 @@ KINDS = {
     "evaluate.py": "kill -9 of an evaluation",
     "fork": "kill -9 of a judge or a candidate",
     "parent": "kill -9 of the warm parent",
-    "other": "kill -9 of another job",
 }
+OTHERS = ("extract_kernel.py", "select_best.py", "write_prompt.py")
+ANOTHER = "kill -9 of another job"
 
 
-def run_campaigns(fresh: Project, whole: dict[str, Any], folder: Path, wanted: int, seed: int) -> dict[str, Tally]:
+def run_campaigns(
+    fresh: Project,
+    whole: dict[str, Any],
+    folder: Path,
+    wanted: int,
+    seed: int,
+    kinds: Sequence[str] = (*KINDS, *OTHERS),
+) -> dict[str, Tally]:
     """Kill until ``wanted`` kills have hit: runs one after another, each killed again and again until it is done.
 
     Args:
@@ -37,9 +44,10 @@ def run_campaigns(fresh: Project, whole: dict[str, Any], folder: Path, wanted: i
         folder: where the runs are.
         wanted: how many kills.
         seed: of the points.
+        kinds: what to kill: keys of :data:`KINDS`, or names of scripts.
     """
     tallies: dict[str, Tally] = defaultdict(Tally)
-    drawn = points(seed)
+    drawn = points(seed, kinds)
     hits = number = 0
     while hits < wanted:
         number += 1
@@ -58,9 +66,9 @@ def run_campaigns(fresh: Project, whole: dict[str, Any], folder: Path, wanted: i
                 ledger.look()
                 break
             run = start(project)
-            if kill(run, kind, moment):
+            if kill(project, run, kind, moment):
                 hits += 1
-                mine.append(kind if kind in KINDS else "other")
+                mine.append(KINDS.get(kind, ANOTHER))
             run.wait()
             ledger.look()
             if run.returncode == 0:
@@ -83,21 +91,17 @@ def run_campaigns(fresh: Project, whole: dict[str, Any], folder: Path, wanted: i
     return tallies
 
 
-def kill(run: subprocess.Popen[str], kind: str, moment: float) -> bool:
+def kill(project: Project, run: subprocess.Popen[str], kind: str, moment: float) -> bool:
     """Kill a process of a kind of a run, at a moment between 0 and 1; whether one was hit."""
     if kind in ("snakemake", "everything"):
-        # Uniform over the run: it takes some seconds.
-        waited(lambda: False, run, 0.5 + 7 * moment)
-        if run.poll() is not None:
+        pending = [stage for stage in STAGES if not (project.results / stage).exists()]
+        if not pending or not waited((project.results / pending[int(moment * len(pending))]).exists, run, 120):
             return False
-        if kind == "everything":
-            jobs = psutil.Process(run.pid).children(recursive=True)
-            os.killpg(run.pid, signal.SIGKILL)
-            for job in jobs:
-                with contextlib.suppress(psutil.Error):
-                    job.kill()
-        else:
-            run.kill()
+        jobs = psutil.Process(run.pid).children(recursive=True)
+        run.kill()
+        for job in jobs if kind == "everything" else []:
+            with contextlib.suppress(psutil.Error):
+                job.kill()
         return True
     found: list[psutil.Process] = []
 
@@ -105,7 +109,7 @@ def kill(run: subprocess.Popen[str], kind: str, moment: float) -> bool:
         found[:] = of_kind(run.pid, kind)
         return bool(found)
 
-    if not waited(appeared, run, 20):
+    if not waited(appeared, run, 120):
         return False
     time.sleep(moment * (0.8 if kind in ("evaluate.py", "fork") else 0.3))
     hit = False

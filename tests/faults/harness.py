@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,20 @@ ANSWERS = {
     2: "```python\n{kernel}\n```\n",
     3: "```python\ndef run(hidden_states, weight):\n    return hidden_states * 0 + 1000\n```\n",
 }
+STAGES = (
+    f"{TASK}/definition.json",
+    f"{TASK}/reference/reference.json",
+    f"{TASK}/step_1/prompt.md",
+    f"answers/{TASK}/1.json",
+    f"{TASK}/step_1/response.json",
+    f"{TASK}/step_1/kernel.py",
+    f"{TASK}/step_2/prompt.json",
+    f"{TASK}/step_2/kernel.py",
+    f"{TASK}/step_2/evaluation.json",
+    f"{TASK}/step_3/best.json",
+    f"{TASK}/best/kernel.py",
+)
+"""Moments of a run: the file that has just been made."""
 ENVIRONMENT = {RUN_PID: str(os.getpid())}
 """The warm parent belongs to the tests: a killed run leaves it for the next one, so that a kill costs no import."""
 
@@ -161,50 +175,36 @@ def compare(project: Project, whole: dict[str, Any], tally: Tally, but: str = "$
         tally.told.append(f"other files: {different}; left: {left}")
 
 
-def processes(run: int) -> list[psutil.Process]:
-    """The processes of a run and of the tests' warm parent, without the run itself."""
-    found = []
-    for process in psutil.process_iter(["pid", "ppid", "cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if f"--run-pid {os.getpid()}" in line:
-            found.append(process)
-    with contextlib.suppress(psutil.Error):
-        found += psutil.Process(run).children(recursive=True)
-    return found
-
-
 def of_kind(run: int, kind: str) -> list[psutil.Process]:
-    """The processes of a kind: a script's name, `parent`, or `fork` (a judge or a candidate)."""
+    """The processes of a kind: a script's name, or, of the tests' warm parent, `parent` and `fork` (a judge, a
+    candidate)."""
+    if kind in ("parent", "fork"):
+        family = _family()
+        return [
+            process for process, parent in family.items() if (parent in {one.pid for one in family}) == (kind == "fork")
+        ]
     found = []
-    for process in processes(run):
-        try:
-            line = process.cmdline()
-            if kind in ("parent", "fork"):
-                is_parent = "--run-pid" in line and process.ppid() not in _parents()
-                if "--run-pid" in line and is_parent == (kind == "parent"):
+    for process in psutil.process_iter(["cmdline"]):
+        if any(part.endswith(f"/{kind}") for part in process.info["cmdline"] or []):
+            with contextlib.suppress(OSError):
+                # A run is a session of its own; Snakemake starts a shell, and that the script.
+                if os.getsid(process.pid) == run and "-c" not in process.info["cmdline"]:
                     found.append(process)
-            elif any(part.endswith(f"/{kind}") for part in line) and "-c" not in line:
-                found.append(process)
-        except psutil.Error:
-            continue
     return found
 
 
-def _parents() -> set[int]:
-    """Process ids of warm parents of the tests, forks included."""
+def _family() -> dict[psutil.Process, int]:
+    """The warm parents of the tests and their forks, each with the id of its parent."""
     mine = f"--run-pid {os.getpid()}"
-    found = set()
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        if mine in " ".join(process.info["cmdline"] or []):
-            found.add(process.pid)
-    return found
+    everyone = psutil.process_iter(["ppid", "cmdline"])
+    return {one: one.info["ppid"] for one in everyone if mine in " ".join(one.info["cmdline"] or [])}
 
 
 def end_parents() -> None:
     """End the warm parents that the tests left."""
-    for pid in _parents():
+    for process in _family():
         with contextlib.suppress(psutil.Error):
-            psutil.Process(pid).kill()
+            process.kill()
 
 
 def waited(condition: Callable[[], object], run: subprocess.Popen[str], seconds: float) -> bool:
@@ -217,10 +217,8 @@ def waited(condition: Callable[[], object], run: subprocess.Popen[str], seconds:
     return False
 
 
-def points(seed: int) -> Iterator[tuple[str, float]]:
+def points(seed: int, kinds: Sequence[str]) -> Iterator[tuple[str, float]]:
     """Kinds of processes to kill and moments to do it at, the same for the same seed."""
     draw = random.Random(seed)
-    kinds = ["snakemake", "everything", "propose.py", "evaluate.py", "fork", "parent", "extract_kernel.py"]
-    kinds += ["select_best.py", "write_prompt.py"]
     while True:
         yield draw.choice(kinds), draw.random()
