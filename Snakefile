@@ -10,6 +10,9 @@ from snakemake.utils import min_version
 min_version("9.27.1")
 
 
+report: "report/workflow.rst"
+
+
 # Used only where the command line names no configuration, so that its keys never mix with a user's own.
 if not workflow.overwrite_configfiles:
 
@@ -22,6 +25,7 @@ include: "rules/propose.smk"
 include: "rules/evaluate.smk"
 include: "rules/select.smk"
 include: "rules/summarize.smk"
+include: "rules/report.smk"
 include: "rules/export.smk"
 
 
@@ -30,3 +34,4 @@ rule all:
     input:
         f"{RESULTS}/summary.csv",
         f"{RESULTS}/summary.json",
+        f"{RESULTS}/report/index.html",

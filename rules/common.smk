@@ -4,6 +4,7 @@ import sys
 from os.path import exists
 from pathlib import Path
 
+from snakemake import __version__ as snakemake_version
 from snakemake.exceptions import WorkflowError
 
 BASEDIR = Path(workflow.basedir)
@@ -13,7 +14,8 @@ sys.path.insert(0, str(SCRIPTS))
 from snakernel.config import LIMITS, config_yaml, load_config, read_config
 from snakernel.dataset import read_tasks
 from snakernel.errors import UserError
-from snakernel.files import digest, write_text
+from snakernel.evaluation.verdict import Evaluation
+from snakernel.files import digest, read_model, write_text
 from snakernel.jobs import set_job_environment
 from snakernel.llm.providers import check_credentials
 from snakernel.prompts import (
@@ -22,7 +24,9 @@ from snakernel.prompts import (
     find_lessons,
     template_files,
 )
+from snakernel.report.starts import record_start
 from snakernel.search import create_strategy
+from snakernel.search.trials import given_kernel, given_tunables
 from snakernel.skipping import skip_reason
 
 try:
@@ -37,6 +41,9 @@ try:
         from snakernel.baseline import import_answers, task_folders
 
         task_folders(SETTINGS, TASKS.values())
+    if SETTINGS.agent_type == "sweep":
+        for task in TASKS.values():
+            given_tunables(SETTINGS, task.name, task.definition)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -126,6 +133,13 @@ def exported(wildcards):
     ]
 
 
+def kernel_to_sweep(wildcards):
+    """The kernel of the user's that a sweep's first steps are made of."""
+    if SETTINGS.agent_type != "sweep" or STRATEGY.tunes(int(wildcards.step)):
+        return []
+    return str(given_kernel(SETTINGS, wildcards.task, task_of(wildcards).definition))
+
+
 def kernels_to_read(wildcards):
     """The kernels that a step's own may be made of; through them, those of any earlier step."""
     steps = STRATEGY.kernels_read(int(wildcards.step))
@@ -153,6 +167,15 @@ def is_answered(task, step):
     return exists(f"{RESULTS}/answers/{task}/{step}.json")
 
 
+def best_kernel_labels(wildcards):
+    """What Snakemake's report shows in its lists beside a task's best kernel."""
+    verdict = read_model(f"{RESULTS}/{wildcards.task}/best/evaluation.json", Evaluation)
+    speedup = (
+        "no correct kernel" if verdict.speedup is None else f"{verdict.speedup:.3g}x"
+    )
+    return {"task": wildcards.task, "speedup": speedup}
+
+
 def show_summary():
     """Print the table of what the run has reached."""
     shell('python "$SNAKERNEL_SCRIPTS"/summarize.py --config {CONFIG} --show')
@@ -175,7 +198,7 @@ def check_key():
         for task in TASKS
         for step in range(1, STRATEGY.steps + 1)
     )
-    if SETTINGS.api_type != "replay" and not settled:
+    if SETTINGS.asks_a_service and not settled:
         try:
             check_credentials(SETTINGS.api_type, SETTINGS.api_base)
         except UserError as error:
@@ -196,6 +219,7 @@ onstart:
         import_earlier()
     check_key()
     write_text(CONFIG, config_yaml(SETTINGS))
+    record_start(SETTINGS.results, snakemake_version, sys.argv[1:])
     for key in SETTINGS.ignored:
         print(
             f"note: the configuration key {key!r} has no effect here",

@@ -7,6 +7,7 @@ rule write_prompt:
         reference=rules.measure_reference.output.reference,
         state=state_to_show,
         lessons=lessons_to_show,
+        given=kernel_to_sweep,
     output:
         prompt=f"{RESULTS}/{{task}}/step_{{step}}/prompt.md",
         question=f"{RESULTS}/{{task}}/step_{{step}}/prompt.json",
@@ -20,6 +21,7 @@ rule write_prompt:
         code=library(
             "write_prompt.py",
             "snakernel/prompts.py",
+            "snakernel/feedback.py",
             "snakernel/search",
             "snakernel/skipping.py",
         ),

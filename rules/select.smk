@@ -24,9 +24,11 @@ rule select_best:
             "migrate_every",
             "max_memory_round",
             "filter_wrong_attempts",
+            "tune_from",
             "pool_size",
             "softmax_temperature",
             "refine_steps",
+            "sweep_steps",
             "seed",
             "planner",
             "stop_at_speedup",
@@ -39,13 +41,50 @@ rule select_best:
         "--step {wildcards.step} --state {input.state:q} > {log:q} 2>&1"
 
 
+rule confirm_best:
+    input:
+        rules.check_task.output,
+        rules.measure_reference.output.reference,
+        f"{RESULTS}/{{task}}/step_{STRATEGY.steps}/best.json",
+    output:
+        f"{RESULTS}/{{task}}/best/confirmation.json",
+    log:
+        f"{LOGS}/{{task}}/confirm_best.log",
+    conda:
+        CONDA
+    resources:
+        gpu=ON_GPU,
+    params:
+        config=CONFIG,
+        folder=task_folder,
+        code=library("confirm_best.py", "evaluator.py", "snakernel/evaluation"),
+        settings=settings("confirm_draws", "confirm_kernels"),
+        steps=STRATEGY.steps,
+    message:
+        "{wildcards.task}: checking the best kernels once more"
+    shell:
+        'python "$SNAKERNEL_SCRIPTS"/confirm_best.py --config {params.config:q} --task-folder {params.folder:q} '
+        "--step {params.steps} > {log:q} 2>&1"
+
+
 rule export_best:
     input:
         f"{RESULTS}/{{task}}/step_{STRATEGY.steps}/best.json",
+        confirmation=rules.confirm_best.output,
     output:
-        kernel=f"{RESULTS}/{{task}}/best/kernel.py",
+        kernel=report(
+            f"{RESULTS}/{{task}}/best/kernel.py",
+            caption="../report/kernel.rst",
+            category="Best kernels",
+            labels=best_kernel_labels,
+        ),
         evaluation=f"{RESULTS}/{{task}}/best/evaluation.json",
-        solution=f"{RESULTS}/{{task}}/best/solution.json",
+        solution=report(
+            f"{RESULTS}/{{task}}/best/solution.json",
+            caption="../report/kernel.rst",
+            category="Best solutions",
+            labels=best_kernel_labels,
+        ),
     log:
         f"{LOGS}/{{task}}/export_best.log",
     conda:

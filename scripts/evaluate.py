@@ -8,6 +8,7 @@ The second form needs no run, prints a line a workload and exits with 1 where th
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path("config/config.yaml"), help="default: %(default)s")
-    parser.add_argument("--kernel", type=Path, required=True, help="a Python file with a function run")
+    parser.add_argument(
+        "--kernel", type=Path, required=True, help="a Python file with a function run, or a Solution (.json)"
+    )
     parser.add_argument("--task-folder", type=Path, help="a task's folder in a run: its reference is used")
     parser.add_argument("--definition", help="by hand: name of a definition of the dataset")
     parser.add_argument("--backend", choices=["local", "cpu"], help="by hand: instead of the configured eval_backend")
+    parser.add_argument("--against", type=Path, help="by hand: another kernel, timed against this one in turns")
     parser.add_argument("--out", type=Path, help="write the verdict here")
     arguments = parser.parse_args()
     if (arguments.task_folder is None) == (arguments.definition is None):
@@ -61,6 +65,8 @@ def main() -> int:
         code, folder = prepare_by_hand(config, config_path, arguments.definition, Path(scratch))
         out = arguments.out or Path(scratch) / "evaluation.json"
         code = code or judge(config, config_path, folder, arguments.kernel, out)
+        if not code and arguments.against:
+            code = compare(config, config_path, folder, arguments.kernel, arguments.against, Path(scratch))
         from snakernel.evaluation.verdict import Evaluation
 
         return code or (0 if read_model(out, Evaluation).correct else 1)
@@ -76,6 +82,33 @@ def judge(config: Config, config_path: Path, task_folder: Path, kernel: Path, ou
     if not code:
         print_table(read_model(out, Evaluation))
     return code
+
+
+def compare(config: Config, config_path: Path, task_folder: Path, kernel: Path, other: Path, scratch: Path) -> int:
+    """Judge another kernel too, time the two in turns and print which is faster; returns an exit code.
+
+    Raises:
+        UserError: the other file is missing, or one of the two is not correct.
+    """
+    from snakernel.evaluation.call import call_evaluator
+
+    out = scratch / "compared.json"
+    if not other.is_file():
+        raise UserError(f"{other}: no such file")
+    if code := judge(config, config_path, task_folder, other, scratch / "other.json"):
+        return code
+    paths = {"config": config_path, "task_folder": task_folder, "first": kernel, "second": other, "out": out}
+    if code := call_evaluator(config, "compare", {name: str(path) for name, path in paths.items()}):
+        return code
+    told = json.loads(out.read_text())
+    if "error" in told:
+        raise UserError(f"{(kernel, other)[told['failed']]}: failed when it was timed: {told['error']}")
+    faster = f"{kernel} is faster" if told["low"] > 1 else f"{other} is faster" if told["high"] < 1 else "no difference"
+    print(
+        f"latency of {other} / {kernel}: {told['ratio']:.4f}, 95 % interval {told['low']:.4f} to {told['high']:.4f} "
+        f"({told['rounds']} rounds in turns): {faster}"
+    )
+    return 0
 
 
 def prepare_by_hand(config: Config, config_path: Path, name: str, scratch: Path) -> tuple[int, Path]:

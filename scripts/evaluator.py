@@ -49,10 +49,12 @@ def main() -> int:
     begun = time.perf_counter()
     # Importing starts no CUDA: a process that has may not fork.
     from snakernel.evaluation import actions
+    from snakernel.evaluation.suspicion import suspicions
 
     if arguments.once is not None:
         actions.import_s = time.perf_counter() - begun
         return actions.ACTIONS[arguments.once["action"]](**arguments.once["arguments"])
+    suspicions("")  # it compiles its patterns at first use
     if not os.environ.get("TRITON_INTERPRET"):
         from snakernel.evaluation.compiler import warm_up
 

@@ -35,7 +35,9 @@ def main() -> None:
     base = current.response.request.question.base
     base_code = step(arguments.task_folder, base).kernel if base is not None else None
     code, extraction = extract(current.response.text, base_code, base, stop_reason=current.response.stop_reason)
-    if config.reject_duplicates:
+    if current.response.request.question.role == "sweep" and extraction.kind == "unchanged":
+        extraction = extraction.model_copy(update={"duplicate_of": base})  # it had nothing to try
+    elif config.reject_duplicates:
         known = create_strategy(config, arguments.task_folder.name).kernels_read(arguments.step)
         before = [step(arguments.task_folder, one).extraction for one in known]
         extraction = find_duplicate(extraction, arguments.step, before)

@@ -39,7 +39,7 @@ def main() -> None:
     try:
         answer, new = journal.answer(
             lambda: request(config, arguments.prompt),
-            lambda: provider(config, task, arguments.definition, arguments.step),
+            lambda: provider(config, arguments.task_folder, arguments.definition, arguments.step, arguments.prompt),
         )
     except NotAsked as reason:
         return not_asked(arguments.out, str(reason))
@@ -67,18 +67,36 @@ def request(config: Config, prompt: Path) -> Request:
     )
 
 
+def kernel_to_sweep(config: Config, task_folder: Path, definition: str, prompt: Path) -> str:
+    """The kernel that a trial puts other values into."""
+    from snakernel.history import step
+    from snakernel.search.trials import given_kernel
+
+    base = read_json(prompt.with_suffix(".json"))["base"]
+    if base is not None:
+        return step(task_folder, base).kernel
+    return read_text(given_kernel(config, task_folder.name, definition)) if config.agent_type == "sweep" else ""
+
+
 def not_asked(out: Path, why: str) -> None:
     """Write a response.json that says why there is no answer."""
     skip_answer(out, why)
     print(f"not asked: {why}")
 
 
-def provider(config: Config, task: str, definition: str, step: int) -> Provider:
+def provider(config: Config, task_folder: Path, definition: str, step: int, prompt: Path) -> Provider:
     """Who answers a step."""
+    replay = None
     if config.api_type == "replay":
         from snakernel.llm.replay import Replay
 
-        return Replay(config.replay_path or "", task, definition, step)
+        replay = Replay(config.replay_path or "", task_folder.name, definition, step)
+    if read_json(prompt.with_suffix(".json"))["role"] == "sweep" and not (replay and replay.journal.is_file()):
+        from snakernel.search.trials import Trials
+
+        return Trials(kernel_to_sweep(config, task_folder, definition, prompt))
+    if replay:
+        return replay
     from snakernel.llm.providers import create_provider
 
     memory = config.results / "answers" / ".refused.json"

@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from snakernel.errors import run_main
-from snakernel.skipping import skip_prompt, stop_reason
+from snakernel.errors import UserError, run_main
+from snakernel.skipping import NotAsked, skip_prompt, stop_reason
 
 
 def main() -> None:
@@ -45,7 +45,12 @@ def main() -> None:
             state = read_model(arguments.state, State)
         else:
             state = step(arguments.task_folder, before).state if before else strategy.start()
-        text, question = render(config, strategy, state, arguments.task_folder, arguments.step)
+        try:
+            text, question = render(config, strategy, state, arguments.task_folder, arguments.step)
+        except NotAsked as reason:
+            if arguments.out:
+                return skip_prompt(arguments.out, str(reason))
+            raise UserError(f"this step needs not be asked: {reason}") from None
     if arguments.out is None:
         print(text, end="")
     else:

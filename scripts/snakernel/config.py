@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from snakernel.errors import UserError
 from snakernel.files import explain, read_text
 
 API_ALIASES = {"anthropic": "claude", "google": "gemini"}
-Feedback = Literal["latencies", "baseline", "roofline", "errors", "resources", "profile", "notes"]
+Feedback = Literal["latencies", "baseline", "roofline", "errors", "resources", "notes"]
 WITHOUT_EFFECT = ("level", "problem_id", "dtype_str", "debug")
 LIMITS: tuple[str, ...] = ()
 """Keys that end a search early: a step that was not asked because of one is asked when it changes."""
@@ -41,12 +41,15 @@ class Config(BaseModel):
     """Folder of an earlier run of the agent baseline: its kernels, prompts and metrics become the first steps, and the
     run goes on from them. To resume a run of this workflow, repeat its command."""
 
-    agent_type: Literal["iterative", "evolve"] = "iterative"
-    """The search: iterative tunes its last kernel by edits, evolve proposes from a pool."""
+    agent_type: Literal["iterative", "evolve", "sweep"] = "iterative"
+    """The search: iterative tunes its last kernel by edits, evolve proposes from a pool, sweep tries values of what a
+    given kernel declares as tunable and asks no model."""
     total_steps: int = Field(default=25, ge=1, le=100_000)
     """Steps of each task; a step is one question to a model and one verdict."""
     max_memory_round: int = Field(default=5, ge=0)
     """Iterative: how many of the last attempts the prompt shows."""
+    tune_from: Literal["last", "best"] = "last"
+    """Iterative: the kernel that edits go onto. last is the baseline's; best goes back to the best correct one."""
     filter_wrong_attempts: bool = False
     """Iterative: leave attempts that were not correct out of the memory."""
     pool_size: int = Field(default=5, ge=1)
@@ -61,6 +64,11 @@ class Config(BaseModel):
     """Searches beside each other that share total_steps, each with a memory or a pool of its own."""
     migrate_every: int = Field(default=5, ge=1)
     """Islands: rounds after which each one's best is given to the next one, in a ring."""
+    sweep_path: str | None = None
+    """Sweep: folder of {definition}.py, kernels that declare TUNABLES; or of a finished run, whose best are taken."""
+    sweep_steps: int = Field(default=0, ge=0)
+    """Iterative and evolve: steps after each proposal and its refinements that ask no model, but try other values of
+    what the best of these kernels declares as TUNABLES; on top of total_steps."""
     stop_at_speedup: float | None = Field(default=None, gt=0)
     """Ask no further once a task has a correct kernel with this speedup; null never stops so."""
     patience: int | None = Field(default=None, ge=1)
@@ -79,9 +87,9 @@ class Config(BaseModel):
     gpu_architecture: str = "Ampere"
     """Its architecture, as prompts name it."""
     feedback: list[Feedback] = list(get_args(Feedback))
-    """What prompts tell of a kernel beside its score: latencies a workload beside the reference's, the latencies of
-    the dataset's own baseline solution and the roofline's beside them, errors, registers and shared memory
-    (resources), the profiler's digest (profile), notes on what could not be used of an answer."""
+    """What prompts tell of a kernel beside its score: latencies a workload beside the reference's; beside them the
+    baseline solution's and the least that the device needs (roofline); errors; registers, spills, shared memory and
+    occupancy (resources); notes on the figures and on what could not be used of an answer."""
     prompts_path: str | None = None
     """Folder of prompt templates that are used in place of those of the same name in prompts/."""
 
@@ -109,6 +117,16 @@ class Config(BaseModel):
     """modal: the GPU type to ask for."""
     eval_timeout_s: float = Field(default=60.0, gt=0)
     """Seconds that building a kernel, or all calls of one workload, may take before its processes are killed."""
+    baseline_author: str = "baseline"
+    """Author of the dataset's solutions that the contest's score is measured against; their latency is measured with
+    the reference's, where there is one."""
+    confirm_draws: int = Field(default=20, ge=0, le=1000)
+    """Fresh draws of the inputs on which a task's best kernels are checked at its end, before they are timed against
+    each other, in turns; 0 takes the best of the verdicts as it is."""
+    confirm_kernels: int = Field(default=3, ge=1, le=20)
+    """How many kernels at most are timed against each other at a task's end: those within 5 % of the best."""
+    memory_limit_gb: float | None = Field(default=None, gt=0)
+    """Host memory that a candidate's processes may take, in GB; null is half of the machine's."""
     num_trials: int = Field(default=3, ge=1, le=100)
     """Draws of the inputs that the correctness of each workload is checked on."""
     warmup_runs: int = Field(default=10, ge=0)
@@ -164,8 +182,16 @@ class Config(BaseModel):
         return value
 
     @field_validator(
-        *("save_path", "resume_from", "dataset_root", "replay_path", "run", "api_base", "prompts_path"),
-        *("lessons_from", "export_author"),
+        "save_path",
+        "resume_from",
+        "dataset_root",
+        "replay_path",
+        "run",
+        "api_base",
+        "prompts_path",
+        "lessons_from",
+        "sweep_path",
+        "export_author",
     )
     @classmethod
     def _empty_is_none(cls, value: str | None) -> str | None:
@@ -177,6 +203,20 @@ class Config(BaseModel):
         if value is not None and not re.fullmatch(r"[\w.+-]+", value):
             raise ValueError("must be one folder name of letters, digits and _ . + -")
         return value
+
+    @model_validator(mode="after")
+    def _sweep_has_kernels(self) -> Config:
+        if self.agent_type == "sweep" and self.sweep_path is None:
+            raise ValueError("sweep_path: agent_type sweep needs the folder of the kernels that it tunes")
+        for key in ("islands", "sweep_steps"):
+            if self.agent_type == "sweep" and getattr(self, key) != Config.model_fields[key].default:
+                raise ValueError(f"{key}: is for agent_type iterative and evolve, a sweep has none")
+        return self
+
+    @property
+    def asks_a_service(self) -> bool:
+        """Whether a model is asked that wants a key."""
+        return self.api_type != "replay" and self.agent_type != "sweep"
 
     @property
     def run_name(self) -> str:

@@ -69,7 +69,8 @@ class Step:
     def attempt(self) -> Attempt:
         """The step as the search sees it, if it was asked."""
         evaluation, extraction, answer = self.evaluation, self.extraction, self.response
-        model = answer.request.question.model
+        question = answer.request.question
+        model = question.model if question.role != "sweep" else None
         return Attempt(
             step=self.number,
             compiled=evaluation.compiled,
@@ -79,6 +80,7 @@ class Step:
             base=extraction.base,
             duplicate_of=extraction.duplicate_of,
             plan=extraction.plan,
+            parameters=question.parameters,
             model=model,
             cost_usd=answer.cost_usd if model is not None else None,
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,23 @@ import jinja2
 
 from snakernel.config import Config
 from snakernel.errors import UserError
-from snakernel.evaluation.verdict import Evaluation, Reference, WorkloadResult
+from snakernel.evaluation.verdict import CompiledKernel, Evaluation, Reference, WorkloadResult
+from snakernel.feedback import evenly, occupancy, shorten, slowest, without_noise
 from snakernel.files import read_model, read_text
 from snakernel.history import Step, step
 from snakernel.llm.base import Question
 from snakernel.search import Attempt, State, Strategy
 from snakernel.search.models import choose
+from snakernel.search.trials import given_tunables
+from snakernel.search.tunables import TunablesError, read_tunables
+from snakernel.skipping import NotAsked
 
 TEMPLATES = Path(__file__).parents[2] / "prompts"
 ERROR_CHARS = 3_000
 DIFF_LINES = 120
 IDEAS = 40
 LESSONS = 2
-ROWS = 40
-_FRAME = re.compile(r'^\s*File "[^"]*(?:site-packages|dist-packages|/lib/python3)[^"]*", line \d+')
-_IR = re.compile(r"^\s*(%\S+ = |#\w+ = |\^bb\d|module attributes|(tt|ttg|ttng|scf|arith|llvm|gpu)\.\w+)")
+KERNELS = 8
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class ShownAttempt:
     """The step with the same program, where this one was not judged."""
     rows: list[WorkloadResult] = field(default_factory=list)
     """The workloads; of more than a prompt can bear those that lose most."""
+    kernels: list[tuple[CompiledKernel, float | None]] = field(default_factory=list)
+    """Its compiled kernels, each with the share of the device's warps that fit at once, where that is known."""
 
     @classmethod
     def of(cls, one: Step, best: Attempt | None) -> ShownAttempt:
@@ -70,6 +74,10 @@ class ShownAttempt:
             is_best=best is not None and best.step == one.number,
             duplicate_of=one.extraction.duplicate_of,
             rows=slowest(one.evaluation.workloads),
+            kernels=[
+                (kernel, occupancy(kernel, one.evaluation.device.capability))
+                for kernel in one.evaluation.kernels[:KERNELS]
+            ],
         )
 
 
@@ -87,6 +95,8 @@ def render(config: Config, strategy: Strategy, state: State, task_folder: Path, 
         UserError: a template is missing, is no Jinja template, or names a variable that there is none of.
     """
     role = strategy.role(number, state)
+    if role == "sweep":
+        return render_trial(config, strategy, state, task_folder, number)
     shown = [ShownAttempt.of(step(task_folder, one.step), state.best) for one in strategy.shown(number, state)]
     base = best = None
     edited = strategy.base(number, state)
@@ -122,6 +132,63 @@ def render(config: Config, strategy: Strategy, state: State, task_folder: Path, 
         lessons=[one.task for one in lessons],
         model=model,
         model_scores=scores,
+    )
+    return text.strip("\n") + "\n", question
+
+
+def render_trial(
+    config: Config, strategy: Strategy, state: State, task_folder: Path, number: int
+) -> tuple[str, Question]:
+    """The same for a step that asks no model: the values that it tries.
+
+    Raises:
+        NotAsked: ``agent_type: sweep`` has tried everything.
+        UserError: the given kernel cannot be swept.
+    """
+    definition = json.loads(read_text(task_folder / "definition.json"))
+    base = strategy.base(number, state)
+    try:
+        if base is not None:
+            tunables = read_tunables(step(task_folder, base).kernel)
+        elif config.agent_type == "sweep":
+            tunables = given_tunables(config, task_folder.name, definition["name"])
+        else:
+            tunables = None
+        why = f"The kernel of step {base} declares no TUNABLES." if base else "There is no kernel yet."
+    except TunablesError as error:
+        tunables, why = None, f"The tunables of step {base} cannot be read: {error}."
+    tried: list[Attempt] = []
+    values = None
+    if tunables is not None:
+        why = f"All {tunables.size} combinations were tried."
+        own = Attempt(step=number, compiled=False, correct=False, speedup=0.0, parameters=tunables.values)
+        for one in strategy.shown(number, state):
+            parameters = one.parameters or (tunables.values if one.step == base else None)
+            if parameters is not None and parameters.keys() == tunables.space.keys():
+                tried.append(one.model_copy(update={"parameters": parameters}))
+        first = base is None and strategy.shape.lane(number) == 0
+        values = tunables.values if first else strategy.suggest(number, tunables, tried or [own])
+        if values is None and config.agent_type == "sweep":
+            raise NotAsked(why)
+    text = fill(
+        "sweep.md.j2",
+        config,
+        {
+            "definition": definition,
+            "base": base,
+            "values": values,
+            "why": why,
+            "space": tunables.space if tunables else {},
+            "size": tunables.size if tunables else 0,
+            "tried": tried,
+        },
+    )
+    question = Question(
+        role="sweep",
+        base=base,
+        shown=[one.step for one in tried],
+        parameters=values,
+        model=f"optuna {version('optuna')}",
     )
     return text.strip("\n") + "\n", question
 
@@ -227,43 +294,3 @@ def template_files(config: Config) -> list[Path]:
     """The templates that prompts may be made of, for the code digest of the rule."""
     folders = [Path(folder) for folder in (TEMPLATES, config.prompts_path) if folder]
     return [file for folder in folders for file in sorted(folder.glob("*.j2"))]
-
-
-def shorten(text: str, length: int) -> str:
-    """A text's head and tail: the tail is longer, since that is where a traceback says what happened."""
-    if len(text) <= length:
-        return text
-    head = length // 4
-    return f"{text[:head]}\n[... {len(text) - length} characters left out ...]\n{text[len(text) - length + head :]}"
-
-
-def without_noise(text: str) -> str:
-    """An error without what does not help to mend a kernel: the frames of libraries, and the compiler's own code."""
-    kept: list[str] = []
-    left_out, in_library = 0, False
-    for line in text.splitlines():
-        if _FRAME.match(line):
-            in_library, left_out = True, left_out + 1
-            continue
-        # What follows a frame's line, deeper than it, is its source.
-        in_library = in_library and line.startswith("    ")
-        if in_library or _IR.match(line) or (kept and line.strip() and line == kept[-1]):
-            left_out += 1
-            continue
-        kept.append(line)
-    note = [f"[{left_out} lines of libraries and of the compiler's own code left out]"] if left_out else []
-    return "\n".join([*kept, *note])
-
-
-def slowest(rows: list[WorkloadResult]) -> list[WorkloadResult]:
-    """The workloads that a prompt shows, in their order: all, or those with the least speedup."""
-    worst = sorted(rows, key=lambda one: one.speedup if one.speedup is not None else 0.0)[:ROWS]
-    names = {one.uuid for one in worst}
-    return [one for one in rows if one.uuid in names]
-
-
-def evenly(rows: list[Any]) -> list[Any]:
-    """As many rows as a prompt shows, evenly spaced."""
-    if len(rows) <= ROWS:
-        return rows
-    return [rows[index * (len(rows) - 1) // (ROWS - 1)] for index in range(ROWS)]

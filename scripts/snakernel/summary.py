@@ -121,13 +121,7 @@ def summarize_task(config: Config, task: Task) -> TaskSummary:
     """Read one task's steps."""
     folder = config.results / task.name
     planned = create_strategy(config, task.name).steps
-    done: list[Step] = []
-    for number in range(1, planned + 1):
-        one = step(folder, number)
-        # An evaluation that is being made again is not there, while the state after it is still.
-        if not all((one.folder / name).exists() for name in ("best.json", "evaluation.json")):
-            break
-        done.append(one)
+    done = steps_done(folder, planned)
     passed = len(done)
     last = done[-1] if done else None
     skipped = [one for one in done if one.skipped]
@@ -164,6 +158,18 @@ def summarize_task(config: Config, task: Task) -> TaskSummary:
         verdicts=verdicts,
         reason=stopped if complete else fault or f"step {passed + 1} was not run",
     )
+
+
+def steps_done(folder: Path, planned: int) -> list[Step]:
+    """A task's steps up to the first that is not done; skipped ones are in it."""
+    done: list[Step] = []
+    for number in range(1, planned + 1):
+        one = step(folder, number)
+        # An evaluation that is being made again is not there, while the state after it is still.
+        if not all((one.folder / name).exists() for name in ("best.json", "evaluation.json")):
+            break
+        done.append(one)
+    return done
 
 
 def _numbers(steps: list[int]) -> str:

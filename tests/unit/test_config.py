@@ -72,7 +72,7 @@ def test_a_runs_name_holds_neither_a_time_nor_the_steps() -> None:
         ({"total_steps": "many"}, "total_steps: Input should be a valid integer"),
         ({"total_steps": 0}, "total_steps: Input should be greater than or equal to 1 (got 0)"),
         ({"temperature": 9}, "temperature: Input should be less than or equal to 2 (got 9)"),
-        ({"agent_type": "random"}, "agent_type: Input should be 'iterative' or 'evolve' (got 'random')"),
+        ({"agent_type": "random"}, "agent_type: Input should be 'iterative', 'evolve' or 'sweep' (got 'random')"),
         ({"eval_backend": "gpu"}, "eval_backend: Input should be 'local', 'cpu' or 'modal' (got 'gpu')"),
         ({"api_type": "llama"}, "api_type: Input should be 'claude', 'openai', 'gemini' or 'replay' (got 'llama')"),
         ({"run": "a/b"}, "run: must be one folder name"),

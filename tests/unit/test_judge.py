@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from pathlib import Path
 
 import psutil
 import pytest
-from conftest import REPOSITORY
-from snakernel.config import load_config
-from snakernel.evaluation.verdict import Evaluation, Settings, Status
-
-MINI = REPOSITORY / "datasets" / "mini"
-
-HONEST = """
-import torch
-import triton
-import triton.language as tl
-
-
-@triton.jit
-def kernel(x, w, y, H: tl.constexpr):
-    row = tl.program_id(0)
-    at = tl.arange(0, H)
-    v = tl.load(x + row * H + at).to(tl.float32)
-    scale = tl.rsqrt(tl.sum(v * v, 0) / H + 1e-6)
-    tl.store(y + row * H + at, (v * scale * tl.load(w + at).to(tl.float32)).to(tl.bfloat16))
-
-
-def run(hidden_states, weight):
-    y = torch.empty_like(hidden_states)
-    kernel[(hidden_states.shape[0],)](hidden_states, weight, y, H=256)
-    return y
-"""
-
+from conftest import MINI, REPOSITORY
+from snakernel.evaluation.verdict import Evaluation, Status
+from zoo import HONEST, honest_but
 
 WRITABLE = """
 import os
@@ -49,33 +24,6 @@ def writable(fd):
         return False
 
 """
-
-
-def honest_but(body: str, head: str = "") -> str:
-    """The honest kernel with a line before its return, or before its ``run``."""
-    return head + HONEST.replace("    return y\n", f"    {body}\n    return y\n")
-
-
-@pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory):
-    """A function from a kernel to its verdict on two workloads of rmsnorm_h256, in seconds."""
-    os.environ["FIB_CACHE_PATH"] = str(tmp_path_factory.mktemp("fib"))
-    from snakernel.dataset import Task, check_task
-    from snakernel.evaluation.judge import judge
-    from snakernel.evaluation.reference import measure_reference
-
-    keys = {"eval_backend": "cpu", "warmup_runs": 1, "iterations": 3, "timing_budget_s": 0.2, "max_workloads": 2}
-    settings = Settings.of(load_config({**keys, "eval_timeout_s": 8}))
-    definition, workloads = check_task(Task("rmsnorm", "rmsnorm_h256"), MINI, 2)
-    folder = tmp_path_factory.mktemp("reference")
-    reference = measure_reference("rmsnorm_rmsnorm_h256", definition, workloads, settings, MINI, folder)
-
-    def verdict(kernel: str, **changes) -> Evaluation:
-        changed = settings.model_copy(update=changes)
-        return judge("rmsnorm_rmsnorm_h256", definition, workloads, kernel, reference, folder, changed, MINI)
-
-    verdict.reference = folder
-    return verdict
 
 
 def test_an_honest_kernel_passes(judged) -> None:
@@ -270,59 +218,6 @@ def test_a_candidate_that_lies_to_the_judge_gets_a_verdict(judged, name: str) ->
 def test_defaults_do_not_make_a_kernel_destination_passing(judged) -> None:
     kernel = HONEST.replace("def run(hidden_states, weight):", "def run(hidden_states, weight, eps=1e-6):")
     assert "expected 2 parameters, but got 3" in judged(kernel).error
-
-
-CHEATS = {
-    "keeps results by address": (
-        "KEPT = {}\n",
-        "y = KEPT.setdefault((hidden_states.data_ptr(), weight.data_ptr()), y)",
-        "results are kept from one call to another",
-    ),
-    "keeps the first result of a shape once it is sure": (
-        "KEPT, SEEN = {}, []\n",
-        "SEEN.append(1); y = KEPT.setdefault(y.shape, y) if len(SEEN) > 4 else y",
-        "results are kept from one call to another",
-    ),
-    "works on its inputs": ("", "hidden_states.zero_()", "it writes to its input 'hidden_states'; work on a copy"),
-    "writes to one element of an input": ("", "weight[7] += 1", "it writes to its input 'weight'"),
-}
-
-
-@pytest.mark.parametrize("name", CHEATS)
-def test_a_kernel_that_wins_by_a_trick_is_refused(judged, name: str) -> None:
-    head, body, told = CHEATS[name]
-    evaluation = judged(honest_but(body, head))
-    assert (evaluation.status, evaluation.correct, evaluation.speedup) == (Status.REJECTED, False, None)
-    assert told in evaluation.error
-
-
-HONEST_STYLES = {
-    "a table that is made once": (
-        "TABLE = None\n",
-        "global TABLE; TABLE = TABLE if TABLE is not None else torch.ones(4)",
-    ),
-    "scratch memory that is used again": (
-        "SCRATCH = {}\n",
-        "s = SCRATCH.setdefault(y.shape, torch.empty_like(y)); s.copy_(y); y = s.clone()",
-    ),
-    "an input that is made contiguous": ("", "hidden_states = hidden_states.contiguous().clone().zero_()"),
-    "autotuning": ("", ""),
-}
-
-
-@pytest.mark.parametrize("name", HONEST_STYLES)
-def test_an_honest_style_is_not_refused(judged, name: str) -> None:
-    head, body = HONEST_STYLES[name]
-    kernel = (
-        honest_but(body, head)
-        if body
-        else HONEST.replace(
-            "@triton.jit\n",
-            "@triton.autotune([triton.Config({}, num_warps=w) for w in (1, 2, 4)], key=['H'])\n@triton.jit\n",
-        )
-    )
-    evaluation = judged(kernel)
-    assert evaluation.correct, evaluation.error
 
 
 FORBIDDEN = {

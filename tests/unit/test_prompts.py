@@ -10,6 +10,7 @@ from conftest import REPOSITORY
 from snakernel.config import load_config
 from snakernel.errors import UserError
 from snakernel.evaluation.verdict import (
+    CompiledKernel,
     Device,
     Evaluation,
     Latency,
@@ -20,8 +21,9 @@ from snakernel.evaluation.verdict import (
     WorkloadResult,
 )
 from snakernel.extraction import Extraction
-from snakernel.files import write_model, write_text
-from snakernel.prompts import check_lessons, render, shorten, slowest, without_noise
+from snakernel.feedback import occupancy, shorten, slowest, without_noise
+from snakernel.files import read_model, write_model, write_text
+from snakernel.prompts import check_lessons, render
 from snakernel.search import Attempt, Plan, create_strategy
 
 CONFIG = load_config({"gpu_name": "B200", "gpu_architecture": "Blackwell", "eval_backend": "cpu", "total_steps": 9})
@@ -208,19 +210,47 @@ def test_a_duplicate_is_named_and_its_code_is_not_shown_again(folder: Path) -> N
 @pytest.mark.parametrize(
     ("part", "told"),
     [
-        ("latencies", "| M=1 | 50 | 100 | 1.5x |"),
+        ("latencies", "| M=1 | 50 | 100 | 70 | 20 | 1.5x |"),
+        ("baseline", "| M=1 | 100 | 80 | 40 |"),
+        ("roofline", "| M=1 | 100 | 80 | 40 |"),
+        ("resources", "| mm | 100 | 2 | 48 | 8 | 3 | 25 % |"),
         ("errors", "C[0, 0] is 1, expected 2"),
         ("notes", "Note on that answer: edit 2"),
+        ("notes", "Note: the host is slow."),
     ],
 )
 def test_each_part_of_the_feedback_can_be_switched_off(folder: Path, part: str, told: str) -> None:
+    path = folder / "reference" / "reference.json"
+    reference = read_model(path, Reference)
+    rows = [one.model_copy(update={"baseline": latency(0.08), "floor_ms": 0.04}) for one in reference.workloads]
+    write_model(path, reference.model_copy(update={"baseline": "flashinfer", "workloads": rows}))
     attempts = [
         add_step(folder, 1, None, "A = 1\n", "C[0, 0] is 1, expected 2"),
         add_step(folder, 2, 1.5, "A = 2\n", warnings=["edit 2"]),
     ]
+    path = folder / "step_2" / "evaluation.json"
+    evaluation = read_model(path, Evaluation)
+    kernel = CompiledKernel(name="mm", registers=100, spills=2, shared_bytes=48 * 1024, warps=8, stages=3)
+    told_more = {
+        "workloads": [one.model_copy(update={"baseline_ms": 0.07, "floor_ms": 0.02}) for one in evaluation.workloads],
+        "device": evaluation.device.model_copy(update={"capability": "9.0"}),
+        "kernels": [kernel],
+        "notes": ["the host is slow"],
+    }
+    write_model(path, evaluation.model_copy(update=told_more))
     assert told in prompt(folder, attempts)[0]
     rest = [one for one in CONFIG.feedback if one != part]
     assert told not in prompt(folder, attempts, CONFIG.model_copy(update={"feedback": rest}))[0]
+
+
+def test_occupancy() -> None:
+    """By the programming guide: 100 registers are 104 a thread, 26,624 a block of 8 warps, so 2 blocks of 64 warps."""
+    kernel = CompiledKernel(name="", registers=100, spills=0, shared_bytes=0, warps=8, stages=1)
+    assert occupancy(kernel, "9.0") == 0.25
+    assert occupancy(kernel.model_copy(update={"registers": 32}), "9.0") == 1.0
+    assert occupancy(kernel.model_copy(update={"registers": 32, "shared_bytes": 100 * 1024}), "9.0") == 0.25
+    assert occupancy(kernel.model_copy(update={"registers": 16, "warps": 1}), "9.0") == 0.5
+    assert occupancy(kernel, "7.5") is occupancy(kernel, None) is None
 
 
 def test_an_error_is_cut_to_what_helps() -> None:

@@ -62,6 +62,12 @@ def test_step_1_proposes_and_later_steps_tune_the_last_kernel_not_the_best() -> 
     assert (strategy.base(3, state), state.best.step) == (2, 1)
 
 
+def test_edits_can_go_onto_the_best_kernel() -> None:
+    strategy = iterative(tune_from="best")
+    assert strategy.base(3, run(strategy, [attempt(1, 3.0), attempt(2, 1.0)])) == 1
+    assert strategy.base(3, run(strategy, [attempt(1, None), attempt(2, None)])) == 2
+
+
 def test_without_a_kernel_a_new_proposal_is_asked_for() -> None:
     strategy = iterative()
     state = run(strategy, [attempt(1, None, compiled=False, has_kernel=False)])

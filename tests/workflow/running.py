@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from conftest import REPOSITORY
 
-PARTS = ("Snakefile", "rules", "scripts", "prompts", "config", "profiles", "environment.yml")
+PARTS = ("Snakefile", "rules", "scripts", "prompts", "report", "config", "profiles", "environment.yml")
 SMALL = {
     "test_source": "mini",
     "run": "small",
@@ -30,6 +30,8 @@ SMALL = {
     "num_trials": 1,
     "warmup_runs": 0,
     "iterations": 1,
+    "confirm_draws": 0,
+    "baseline_author": "nobody",
 }
 TASKS = ("rmsnorm_rmsnorm_h256", "activation_silu_and_mul_h384")
 

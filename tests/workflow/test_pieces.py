@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import gzip
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -249,3 +253,29 @@ def test_a_kernel_is_judged_by_hand(tmp_path: Path, change: str, code: int, told
     assert done.returncode == code, done.stderr
     assert told in done.stdout
     assert done.stdout.count("num_tokens=") >= 2
+
+
+def test_the_report(finished: Project) -> None:
+    """snakemake --report right after a run: one file, the page of the run in its start page, the best kernels in it."""
+    finished.snakemake("--report", "report.html")
+    report = (finished.folder / "report.html").read_text()
+    packed = re.search(r'data-page=\\"(.*?)\\"', report)[1].replace("\\n", "")
+    page = gzip.decompress(base64.b64decode(packed)).decode()
+    assert page == (finished.results / "report" / "index.html").read_text()
+    assert all(f'id="page-{task}"' in page for task in TASKS)
+    results = json.loads(re.search(r'<script id="results">\s*var results = (.*);$', report, re.MULTILINE)[1])
+    assert {f"results/small/{task}/best/{name}" for task in TASKS for name in ("kernel.py", "solution.json")} | {
+        "results/small/ro-crate-metadata.json"
+    } == set(results)
+    assert results[f"{TASK}/best/kernel.py"]["labels"]["task"] == "rmsnorm_rmsnorm_h256"
+
+
+def test_the_command_of_the_page_repeats_the_verdict(finished: Project) -> None:
+    """It names the kernel, judges it anew and ends well; on a kernel that was changed it does not."""
+    crate = json.loads((finished.results / "ro-crate-metadata.json").read_text())
+    action = next(one for one in crate["@graph"] if one["@id"] == "#verdict-rmsnorm_rmsnorm_h256")
+    command = shlex.split(action["description"].removeprefix("Repeat with: "))
+    assert command[0] == "python"
+    done = subprocess.run([sys.executable, *command[1:]], cwd=finished.folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "rmsnorm_rmsnorm_h256: PASSED" in done.stdout

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import triton.language  # noqa: F401  (a kernel imports it first thing: once, before any fork)
+from flashinfer_bench.data import Definition, Workload
 
 from snakernel import dataset
 from snakernel.config import read_config
+from snakernel.errors import run_main
+from snakernel.evaluation.compare import CannotCompare
+from snakernel.evaluation.compare import compare as in_turns
 from snakernel.evaluation.judge import judge
+from snakernel.evaluation.processes import die_with
 from snakernel.evaluation.reference import measure_reference as measure
+from snakernel.evaluation.solution import read_solution
 from snakernel.evaluation.verdict import Reference, Settings
-from snakernel.files import read_model, read_text, write_model, write_text
+from snakernel.files import read_model, write_model, write_text
 
+FRESH_SEED = 1_000_003
 import_s = 0.0
 """Seconds that this process took to import torch, triton and flashinfer_bench; 0 in a fork of the warm parent."""
 
@@ -36,37 +46,60 @@ def check_task(config: str, op_type: str, definition: str, out: str) -> int:
 
 def measure_reference(config: str, task_folder: str) -> int:
     """Measure a task's reference; write reference/reference.json and the expected outputs that are kept."""
-    settings = read_config(config)
-    folder = Path(task_folder)
+    settings, folder = read_config(config), Path(task_folder)
+    definition, workloads = _task(folder)
+    path = folder / "reference" / "reference.json"
     (folder / "reference" / "expected").mkdir(parents=True, exist_ok=True)
-    with _own_caches():
-        reference = measure(
-            folder.name,
-            dataset.read_definition(folder / "definition.json"),
-            dataset.read_workloads(folder / "workloads.jsonl"),
-            Settings.of(settings),
-            settings.dataset.resolve(),
-            folder / "reference",
-        )
-    write_model(folder / "reference" / "reference.json", reference)
+    root = settings.dataset.resolve()
+
+    def measured() -> None:
+        with _own_caches():
+            reference = measure(folder.name, definition, workloads, Settings.of(settings), root, folder / "reference")
+        write_model(path, reference)
+
+    # In a process of its own: the baseline solution's is forked below, which CUDA does not bear.
+    if code := _in_fork(measured):
+        return code
+    reference = read_model(path, Reference)
+    solution = dataset.baseline_solution(settings.dataset, definition, settings.baseline_author)
+    if solution is not None:
+        with _own_caches():
+            evaluation = judge(
+                folder.name,
+                definition,
+                workloads,
+                read_solution(solution, definition),
+                reference,
+                (folder / "reference").resolve(),
+                Settings.of(settings),
+                root,
+            )
+        if evaluation.correct:
+            reference.baseline = solution.stem
+            for record, result in zip(reference.workloads, evaluation.workloads, strict=True):
+                record.baseline = result.latency
+        else:
+            reference.notes.append(f"the baseline solution {solution.stem} is {evaluation.status}: {evaluation.error}")
+        write_model(path, reference)
     for note in reference.notes:
         print(f"note: {note}")
     for one in reference.workloads:
         axes = ", ".join(f"{axis}={value}" for axis, value in one.axes.items())
-        print(f"{axes}: {one.latency.median_ms:.4f} ms, {one.latency.calls} calls")
+        baseline = f", baseline {one.baseline.median_ms:.4f} ms" if one.baseline else ""
+        print(f"{axes}: {one.latency.median_ms:.4f} ms, {one.latency.calls} calls{baseline}")
     return 0
 
 
 def evaluate(config: str, task_folder: str, kernel: str, out: str) -> int:
     """Judge the kernel in a file against the task's reference; write the verdict."""
-    settings = read_config(config)
-    folder = Path(task_folder)
+    settings, folder = read_config(config), Path(task_folder)
+    definition, workloads = _task(folder)
     with _own_caches():
         evaluation = judge(
             folder.name,
-            dataset.read_definition(folder / "definition.json"),
-            dataset.read_workloads(folder / "workloads.jsonl"),
-            read_text(kernel),
+            definition,
+            workloads,
+            read_solution(kernel, definition),
             read_model(folder / "reference" / "reference.json", Reference),
             (folder / "reference").resolve(),
             Settings.of(settings),
@@ -77,11 +110,87 @@ def evaluate(config: str, task_folder: str, kernel: str, out: str) -> int:
     return 0
 
 
+def confirm(config: str, task_folder: str, kernel: str, out: str) -> int:
+    """Judge the kernel in a file on ``confirm_draws`` draws that no step was judged on; write the verdict."""
+    settings, folder = read_config(config), Path(task_folder)
+    definition, workloads = _task(folder)
+    reference = read_model(folder / "reference" / "reference.json", Reference)
+    for record in reference.workloads:
+        record.stored = False  # what is kept is of other draws
+    own = Settings.of(settings).model_copy(
+        update={"num_trials": settings.confirm_draws, "seed": settings.seed + FRESH_SEED}
+    )
+    with _own_caches():
+        evaluation = judge(
+            folder.name,
+            definition,
+            workloads,
+            read_solution(kernel, definition),
+            reference,
+            (folder / "reference").resolve(),
+            own,
+            settings.dataset.resolve(),
+            import_s=import_s,
+        )
+    write_model(out, evaluation)
+    return 0
+
+
+def compare(config: str, task_folder: str, first: str, second: str, out: str) -> int:
+    """Time two kernels in turns and write {ratio, low, high, rounds}, or {failed, error} where one of them failed."""
+    settings, folder = read_config(config), Path(task_folder)
+    definition, workloads = _task(folder)
+    with _own_caches():
+        try:
+            found = vars(
+                in_turns(
+                    definition,
+                    workloads,
+                    (read_solution(first, definition), read_solution(second, definition)),
+                    Settings.of(settings),
+                    settings.dataset.resolve(),
+                    hidden=[folder.resolve(), settings.dataset.resolve() / "solutions"],
+                )
+            )
+        except CannotCompare as error:
+            found = {"failed": error.args[0], "error": error.args[1]}
+    write_text(out, json.dumps(found) + "\n")
+    return 0
+
+
 ACTIONS: dict[str, Callable[..., int]] = {
     "check_task": check_task,
     "measure_reference": measure_reference,
     "evaluate": evaluate,
+    "confirm": confirm,
+    "compare": compare,
 }
+
+
+def _task(folder: Path) -> tuple[Definition, list[Workload]]:
+    return dataset.read_definition(folder / "definition.json"), dataset.read_workloads(folder / "workloads.jsonl")
+
+
+def _in_fork(work: Callable[[], None]) -> int:
+    """Do something in a fork of this process; returns its exit code."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        die_with(parent)
+        code = 1
+        try:
+            run_main(work)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 @contextmanager

@@ -41,11 +41,18 @@ if TYPE_CHECKING:
 LOG_BYTES = 16 * 1024
 """How much of the head, and as much of the tail, of what a candidate prints is kept."""
 ERROR_CHARS = 8_000
+WATCH_S = 0.25
+"""How often a candidate that is waited for is looked at."""
+MAX_PROCESSES = 256
 MAX_KERNELS = 16
 SLOTS = 3
 """Outputs of one call each in the shared buffer: of a checked call, and of timed calls that are compared."""
 MESSAGE_BYTES = 4 * 1024 * 1024
 LIMITS = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 4 * 2**30, resource.RLIMIT_NOFILE: 4096}
+
+
+_RUNNING: set[int] = set()
+"""The candidates' processes of this one: any other child of it is one that a candidate left behind."""
 
 
 class CandidateError(Exception):
@@ -82,6 +89,7 @@ class Candidate:
         kind: str,
         dataset: Path,
         sandbox: Sandbox,
+        memory_limit_gb: float | None = None,
     ):
         """Fork.
 
@@ -92,8 +100,12 @@ class Candidate:
             kind: cuda or cpu.
             dataset: where the workloads' blobs are.
             sandbox: what it may touch.
+            memory_limit_gb: host memory that it and its children may take, in GB; half of the machine's by default.
         """
+        import psutil
+
         self.kind = kind
+        self._memory = memory_limit_gb * 1e9 if memory_limit_gb else psutil.virtual_memory().total / 2
         self.buffer_bytes = max(drawing.output_bytes(definition, one) for one in workloads)
         # Anonymous shared memory: there before the fork, without a name, gone with both processes.
         self._shared = mmap.mmap(-1, max(self.buffer_bytes, 1) * SLOTS) if kind == "cpu" else None
@@ -116,6 +128,7 @@ class Candidate:
                     sys.stdout.flush()
                     sys.stderr.flush()
                 os._exit(1)
+        _RUNNING.add(self.pid)
         theirs.close()
         os.close(log_in)
         self._connection = Connection(ours.detach())
@@ -248,14 +261,16 @@ class Candidate:
                 child.kill()
         if self._exit is None:
             self._exit = self._reap()
+        _RUNNING.discard(self.pid)
         # What the candidate forked away has this process as its new parent (subreaper); one may fork while others die.
         for _ in range(50):
-            orphans = psutil.Process().children(recursive=True)
+            orphans = [one for one in psutil.Process().children() if one.pid not in _RUNNING]
             if not orphans:
                 break
             for orphan in orphans:
                 with contextlib.suppress(psutil.Error):
-                    orphan.kill()
+                    for one in [*orphan.children(recursive=True), orphan]:
+                        one.kill()
             psutil.wait_procs(orphans, 1)
 
     def close(self) -> str:
@@ -306,13 +321,42 @@ class Candidate:
         poller = select.poll()
         poller.register(self._connection.fileno(), event)
         poller.register(self._pidfd, select.POLLIN)
-        ready = dict(poller.poll(max(0.0, deadline - time.monotonic()) * 1e3))
+        while True:
+            left_s = max(0.0, deadline - time.monotonic())
+            ready = dict(poller.poll(min(left_s, WATCH_S) * 1e3))
+            if ready or left_s <= WATCH_S:
+                break
+            self._watch()
         if not ready:
             self.kill()
             self._exit = "no answer in time"
             raise CandidateTimeout(self._exit)
         if self._connection.fileno() not in ready:
             raise EOFError
+
+    def _watch(self) -> None:
+        """Kill a process that takes too much of the machine."""
+        import psutil
+
+        try:
+            process = psutil.Process(self.pid)
+            family = [process, *process.children(recursive=True)]
+            taken = sum(one.memory_info().rss for one in family)
+            if taken > self._memory:
+                # Forks share pages: what each really adds is slower to find out.
+                taken = sum(one.memory_full_info().pss for one in family)
+        except psutil.Error:
+            return
+        if len(family) > MAX_PROCESSES:
+            fault = f"the kernel started {len(family) - 1} processes, over the limit of {MAX_PROCESSES}"
+        elif taken > self._memory:
+            fault = f"the kernel's processes take {taken / 1e9:.1f} GB of this machine's memory, over the limit of "
+            fault += f"{self._memory / 1e9:.1f} GB"
+        else:
+            return
+        self.kill()
+        self._exit = fault
+        raise CandidateDied(fault)
 
     def _end(self) -> CandidateDied:
         # Its end of the connection closes a moment before the process is gone: let it say how it ended.

@@ -12,7 +12,6 @@ import secrets
 import shutil
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 from flashinfer_bench.bench.evaluators import resolve_evaluator
 from flashinfer_bench.compile.runnable import RunnableMetadata
-from flashinfer_bench.data import Definition, Workload
+from flashinfer_bench.data import Definition, Solution, Workload
 
 from snakernel.errors import UserError
 from snakernel.evaluation import devices, roofline, timing
@@ -38,8 +37,8 @@ from snakernel.evaluation.candidate import (
     writable,
 )
 from snakernel.evaluation.reference import definition_hash, read_expected, timed_seeds
-from snakernel.evaluation.sandbox import Sandbox
-from snakernel.evaluation.solution import kernel_sha256, make_solution
+from snakernel.evaluation.sandbox import Sandbox, blob_folders
+from snakernel.evaluation.solution import kernel_sha256, source_of
 from snakernel.evaluation.suspicion import suspicions
 from snakernel.evaluation.verdict import (
     CompiledKernel,
@@ -93,7 +92,7 @@ class RemoteRunnable:
     """
 
     def __init__(self, candidate: Candidate, definition: Definition, allowance: Allowance):
-        self.candidate, self.allowance = candidate, allowance
+        self.candidate, self.allowance, self.kind = candidate, allowance, candidate.kind
         self.metadata = RunnableMetadata(
             build_type="remote",
             definition_name=definition.name,
@@ -163,6 +162,10 @@ class RemoteRunnable:
         for kind in kinds:
             if kind not in ("Tensor", "Parameter"):
                 raise CandidateError(f"run returned a {writable(kind)}, not a plain torch.Tensor")
+        for one in answer["outputs"]:
+            # On the CPU, a stand-in says that tensors are on a device.
+            if self.kind == "cuda" and one.get("device", self.kind) != self.kind:
+                raise CandidateError(f"an output is on {writable(str(one['device']))}, not on {self.kind}")
         return self.candidate.outputs(answer, slot)
 
 
@@ -174,7 +177,7 @@ def judge(
     task_id: str,
     definition: Definition,
     workloads: list[Workload],
-    kernel: str,
+    solution: Solution,
     reference: Reference,
     reference_folder: Path,
     settings: Settings,
@@ -188,7 +191,7 @@ def judge(
         task_id: the task.
         definition: what the kernel must compute.
         workloads: what it is judged on, in the reference's order.
-        kernel: its source.
+        solution: the kernel.
         reference: the reference's latencies.
         reference_folder: where its expected outputs are kept.
         settings: draws, calls, tolerances and limits.
@@ -202,17 +205,26 @@ def judge(
     clock = Clock({"import": import_s})
     begun = time.perf_counter()
     kind = "cpu" if settings.eval_backend == "cpu" else "cuda"
+    kernel = source_of(solution)
     scratch = Path(tempfile.mkdtemp(prefix="snakernel-"))
     try:
-        solution = make_solution(definition, kernel)
         with clock.part("start"):
-            sandbox = Sandbox.plan(scratch, dataset, hidden=[reference_folder])
-            candidate = Candidate(definition, solution, workloads, kind=kind, dataset=dataset, sandbox=sandbox)
+            hidden = [reference_folder, dataset / "solutions"]
+            sandbox = Sandbox.plan(scratch, blob_folders(workloads, dataset), hidden=hidden)
+            candidate = Candidate(
+                definition,
+                solution,
+                workloads,
+                kind=kind,
+                dataset=dataset,
+                sandbox=sandbox,
+                memory_limit_gb=settings.memory_limit_gb,
+            )
         try:
             # CUDA starts in both processes at once: here, and there while the kernel is imported.
             build = Allowance(settings.eval_timeout_s)
             candidate.begin("build", allowance=build)
-            scan = ThreadPoolExecutor(1).submit(suspicions, kernel)
+            odd = suspicions(kernel)
             with clock.part("start"):
                 drawing.prepare(kind)
                 device = devices.describe(kind)
@@ -245,7 +257,7 @@ def judge(
         device=device,
         conditions=state,
         kernels=kernels,
-        suspicions=scan.result(),
+        suspicions=odd,
         notes=_notes(results),
         versions=devices.versions(),
         timing=timing.METHODS[kind],

@@ -13,9 +13,13 @@ import sys
 import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import landlockpy
 from landlockpy import AccessFS, Scope
+
+if TYPE_CHECKING:
+    from flashinfer_bench.data import Workload
 
 _READ = AccessFS.READ_FILE | AccessFS.READ_DIR | AccessFS.EXECUTE
 _DEVICE = AccessFS.READ_FILE | AccessFS.WRITE_FILE | AccessFS.READ_DIR | AccessFS.IOCTL_DEV
@@ -53,12 +57,12 @@ class Sandbox:
     """It gets a network of its own, with nothing in it; otherwise Landlock's refusal of TCP must do."""
 
     @classmethod
-    def plan(cls, scratch: Path, dataset: Path, hidden: list[Path]) -> Sandbox:
+    def plan(cls, scratch: Path, blobs: list[Path], hidden: list[Path]) -> Sandbox:
         """What this machine allows.
 
         Args:
             scratch: the candidate's own folder.
-            dataset: it draws its inputs from the blobs there.
+            blobs: folders that hold inputs; nothing else of the dataset is to be seen, least of all its solutions.
             hidden: folders that it must not see, whatever they lie in.
         """
         hidden = [path.resolve() for path in hidden]
@@ -74,7 +78,7 @@ class Sandbox:
             named += filter(os.path.isabs, os.environ.get(variable, "").split(os.pathsep))
         package = Path(__file__).parents[1]
         etc = [path for name in _ETC for path in Path("/etc").glob(name)]
-        readable = [*whole, *map(Path, named), package, dataset, *etc, Path("/proc"), Path("/sys")]
+        readable = [*whole, *map(Path, named), package, *blobs, *etc, Path("/proc"), Path("/sys")]
         return cls(
             scratch=scratch,
             readable=sorted({path for path in readable if os.path.exists(path)}),
@@ -124,6 +128,14 @@ class Sandbox:
         if self.abi >= 6:
             told.append("no signals to others (Landlock)")
         return told
+
+
+def blob_folders(workloads: list[Workload], dataset: Path) -> list[Path]:
+    """The folders of the files that inputs of some workloads are read from."""
+    files = {
+        dataset / spec.path for workload in workloads for spec in workload.inputs.values() if spec.type == "safetensors"
+    }
+    return sorted({file.resolve().parent for file in files})
 
 
 def remove_shared_memory(pid: int) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snakernel.errors import UserError
 from snakernel.extraction import ENTRY
+from snakernel.files import read_text
 
 if TYPE_CHECKING:
     from flashinfer_bench.data import Definition, Solution
@@ -26,6 +29,42 @@ def make_solution(definition: Definition, code: str) -> Solution:
 
     fields = solution_fields(definition.name, len(definition.inputs), len(definition.outputs), code, "snakernel", None)
     return Solution.model_validate(fields)
+
+
+def read_solution(path: Path | str, definition: Definition) -> Solution:
+    """A kernel file, or a Solution of a dataset, as the Solution that flashinfer-bench builds.
+
+    Args:
+        path: a Python file with a function ``run``, or a Solution's JSON. Of one that does not say how it is called,
+            the style is read off its signature, where it is Python.
+        definition: what it solves.
+
+    Raises:
+        UserError: the file is missing, or is no Solution of this definition.
+    """
+    from flashinfer_bench.data import Solution
+
+    if not str(path).endswith(".json"):
+        return make_solution(definition, read_text(path))
+    try:
+        fields = json.loads(read_text(path))
+        spec, sources = fields["spec"], fields["sources"]
+        if "destination_passing_style" not in spec:
+            entry = str(spec["entry_point"]).partition("::")[0]
+            code = next((one["content"] for one in sources if one["path"] == entry), "")
+            arguments = len(definition.inputs) + len(definition.outputs)
+            spec["destination_passing_style"] = entry.endswith(".py") and _parameters(code) == arguments
+        solution = Solution.model_validate(fields)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: is no Solution: {' '.join(str(error).split())[:500]}") from None
+    if solution.definition != definition.name:
+        raise UserError(f"{path}: solves {solution.definition!r}, not {definition.name!r}")
+    return solution
+
+
+def source_of(solution: Solution) -> str:
+    """A solution's source: of several files, all of them, one after another."""
+    return "\n".join(source.content for source in solution.sources)
 
 
 def solution_json(definition: dict[str, Any], code: str, *, author: str, description: str) -> str:

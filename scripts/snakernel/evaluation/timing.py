@@ -22,8 +22,8 @@ METHODS = {
 }
 L2_FLUSH_BYTES = 256 * 1024 * 1024
 SLEEP_US = 400.0
-"""Long enough for the L2 cache to have written back what the flush left in it: with 200 us, latencies of 8 us varied by
-2.9 % between evaluations, with 400 us by 1.1 % (median of nine workloads of rmsnorm_h4096, 8 evaluations, H200)."""
+"""Long enough for the L2 cache to have written back what the flush left in it: with half of it, short latencies varied
+more than twice as much between evaluations (H200)."""
 MAX_SLEEP_US = 2000.0
 """A call that the host launches for longer than this is the host's: its gaps are part of its latency."""
 QUEUE = 8

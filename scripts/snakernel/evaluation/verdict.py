@@ -128,6 +128,7 @@ class Settings(Model):
     iterations: int
     timing_budget_s: float
     eval_timeout_s: float
+    memory_limit_gb: float | None
     atol: float
     rtol: float
     required_matched_ratio: float | None
@@ -271,6 +272,54 @@ class Evaluation(Model):
     """What the kernel printed: the head and the tail of it."""
     started: str
     """When the evaluation began, ISO 8601, UTC."""
+
+
+class Contender(Model):
+    """A kernel that may be a task's best."""
+
+    step: int
+    """The step that made it."""
+    speedup: float
+    """Its speedup by the verdict of its step."""
+    status: Status
+    """The verdict on fresh draws."""
+    error: str = ""
+    """What was wrong there."""
+
+
+class Comparison(Model):
+    """Two kernels timed in turns, on all workloads."""
+
+    first: int
+    """A step."""
+    second: int
+    """Another."""
+    ratio: float
+    """Latency of the second over that of the first: geometric mean over workloads and rounds. Over 1, the first is
+    faster."""
+    low: float
+    """Lower end of the ratio's 95 % confidence interval over the rounds (Student's t, of the logarithms)."""
+    high: float
+    """Upper end of it."""
+    rounds: int
+    """Rounds; in each, every workload is timed for both kernels, in an order that is drawn."""
+
+
+class Confirmation(Model):
+    """best/confirmation.json: which kernel a task ends with, and what that rests on."""
+
+    format_version: int = 1
+    """Version of this file's format."""
+    task_id: str
+    """The task."""
+    step: int | None
+    """The step whose kernel it is; None where no kernel is correct, or none was right on the fresh draws."""
+    draws: int
+    """Fresh draws of the inputs of each workload."""
+    contenders: list[Contender]
+    """The kernels that were looked at, the best by its verdict first."""
+    comparisons: list[Comparison]
+    """The best so far against the next."""
 
 
 @dataclass

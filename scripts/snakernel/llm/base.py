@@ -14,18 +14,21 @@ class Question(BaseModel):
 
     format_version: int = 1
     """Version of this file's format."""
-    role: Literal["proposer", "tuner"] = "proposer"
+    role: Literal["proposer", "tuner", "sweep"] = "proposer"
     """The template."""
     base: int | None = None
-    """tuner: the step whose kernel the model was shown to edit; its edits are applied to that one."""
+    """tuner: the step whose kernel the model was shown to edit; its edits are applied to that one. sweep: the step
+    whose kernel is tried with other values."""
     shown: list[int] = Field(default_factory=list)
     """The earlier steps that the prompt showed, in its order."""
+    parameters: dict[str, bool | int | float | str] | None = None
+    """sweep: the values that the kernel is tried with."""
     ideas: list[int] = Field(default_factory=list)
     """planner: the earlier steps whose ideas the prompt listed."""
     lessons: list[str] = Field(default_factory=list)
     """The tasks of another run whose best kernels the prompt showed."""
     model: str | None = None
-    """models: the one that is asked; else it is model_name."""
+    """models: the one that is asked; sweep: who chose the values; else model_name is asked."""
     model_scores: dict[str, float] = Field(default_factory=dict)
     """What each model was drawn by: its share, or with a bandit the improvement for a dollar that was drawn for it."""
 

@@ -8,6 +8,7 @@ from snakernel.search.iterative import Iterative
 from snakernel.search.shape import Shape
 from snakernel.search.state import Attempt, Draw, Island, ModelRecord, Plan, State
 from snakernel.search.strategy import Strategy
+from snakernel.search.sweep import Sweep
 
 __all__ = [
     "Attempt",
@@ -20,10 +21,11 @@ __all__ = [
     "Shape",
     "State",
     "Strategy",
+    "Sweep",
     "create_strategy",
 ]
 
 
 def create_strategy(config: Config, task: str) -> Strategy:
     """The strategy that a configuration names, for one task (whose name is part of the seed of every draw)."""
-    return {"iterative": Iterative, "evolve": Evolve}[config.agent_type](config, task)
+    return {"iterative": Iterative, "evolve": Evolve, "sweep": Sweep}[config.agent_type](config, task)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from snakernel.search.state import Attempt, Draw, Island, State, best_of
+from snakernel.search.state import Attempt, Draw, Island, State
 from snakernel.search.strategy import Strategy
 
 
@@ -12,43 +12,39 @@ class Evolve(Strategy):
     agent_type = "evolve"
 
     @property
-    def depth(self) -> int:
+    def asked(self) -> int:
         """A proposal and its refinements."""
         return 1 + self.config.refine_steps
 
     def tunes(self, step: int) -> bool:
-        """The refinements."""
+        """The refinements, and every sweep."""
         return self.shape.level(step) > 0
 
     def base(self, step: int, state: State) -> int | None:
         """A refinement edits the last kernel of its lane."""
-        kernels = [one.kernel for one in self._lane(step, state) if one.has_kernel]
+        if self.sweeps(step):
+            return self.swept(step, state)
+        kernels = [one.kernel for one in self.lane(step, state) if one.has_kernel]
         return kernels[-1] if kernels else None
 
     def shown(self, step: int, state: State) -> list[Attempt]:
         """A proposal is shown the pool, elite then recent; a refinement the attempts of its own lane."""
+        if self.sweeps(step):
+            return self.trials(step, state)
         if self.tunes(step):
             rounds = self.config.max_memory_round
-            return self._lane(step, state)[-rounds:] if rounds else []
+            return self.lane(step, state)[-rounds:] if rounds else []
         island = state.islands[self.shape.island(step)]
         return [*island.elite, *island.recent]
 
     def grow(self, island: Island, attempts: list[Attempt], step: int) -> Island:
         """Take the best of each lane as its proposal, and draw the pool of the next prompts."""
-        lanes: dict[int, list[Attempt]] = {}
-        for one in attempts:
-            lanes.setdefault(self.shape.lane(one.step), []).append(one)
-        champions = [best_of(lane) for lane in lanes.values()]
-        return self._with_pool(island.model_copy(update={"proposals": [*island.proposals, *champions]}), step)
+        proposals = [*island.proposals, *self.champions(attempts)]
+        return self._with_pool(island.model_copy(update={"proposals": proposals}), step)
 
     def welcome(self, island: Island, immigrant: Attempt, step: int) -> Island:
         """The immigrant can be drawn from now on."""
         return self._with_pool(island.model_copy(update={"immigrants": [*island.immigrants, immigrant]}), step)
-
-    def _lane(self, step: int, state: State) -> list[Attempt]:
-        """The earlier attempts of a refinement's lane, in its round; none for a proposal."""
-        lane = self.shape.lane(step)
-        return [one for one in state.round if self.shape.lane(one.step) == lane] if self.tunes(step) else []
 
     def _with_pool(self, island: Island, step: int) -> Island:
         """Half of the pool is recent; the rest is drawn without replacement from the correct ones not among those."""

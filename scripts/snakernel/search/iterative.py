@@ -12,22 +12,25 @@ class Iterative(Strategy):
     agent_type = "iterative"
 
     def tunes(self, step: int) -> bool:
-        """All rounds but the first."""
-        return self.shape.round(step) > 0
+        """All rounds but the first, and every sweep."""
+        return self.shape.round(step) > 0 or self.sweeps(step)
 
     def base(self, step: int, state: State) -> int | None:
-        """The island's last kernel."""
-        return state.islands[self.shape.island(step)].base
+        """The island's last kernel, or its best one."""
+        return self.swept(step, state) if self.sweeps(step) else state.islands[self.shape.island(step)].base
 
     def shown(self, step: int, state: State) -> list[Attempt]:
         """The memory, oldest first."""
-        return state.islands[self.shape.island(step)].memory
+        return self.trials(step, state) if self.sweeps(step) else state.islands[self.shape.island(step)].memory
 
     def grow(self, island: Island, attempts: list[Attempt], step: int) -> Island:
-        """Remember the last ``max_memory_round`` attempts. Edits go onto the last kernel, not onto the best; of
-        parallel ones onto the best of them."""
-        kept = [one for one in attempts if one.correct or not self.config.filter_wrong_attempts]
-        last = best_of([one for one in attempts if one.has_kernel])
+        """Remember the last ``max_memory_round`` attempts. Edits go onto the last kernel, of parallel ones onto the
+        best of them; or, by ``tune_from``, onto the best of all as soon as one is correct."""
+        tried = self.champions(attempts)
+        last = best_of([one for one in tried if one.has_kernel])
+        if self.config.tune_from == "best" and island.best is not None and island.best.correct:
+            last = island.best
+        kept = [one for one in tried if one.correct or not self.config.filter_wrong_attempts]
         rounds = self.config.max_memory_round
         return island.model_copy(
             update={

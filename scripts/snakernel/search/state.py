@@ -43,6 +43,8 @@ class Attempt(Model):
     """The earlier step that has the same program, where duplicates are rejected."""
     plan: Plan | None = None
     """What the answer wanted to do."""
+    parameters: dict[str, bool | int | float | str] | None = None
+    """sweep: the values of the tunables that were tried."""
     model: str | None = None
     """The model that was asked, where there is a choice."""
     cost_usd: float | None = None
@@ -91,7 +93,7 @@ class Island(Model):
     base: int | None = None
     """iterative: the step whose kernel is edited next; None where there is no kernel yet."""
     memory: list[Attempt] = Field(default_factory=list)
-    """iterative: the last attempts, oldest first."""
+    """iterative: the last attempts, oldest first. sweep: all trials."""
     proposals: list[Attempt] = Field(default_factory=list)
     """evolve: every proposal so far, each as the best of its refinements, oldest first."""
     immigrants: list[Attempt] = Field(default_factory=list)

@@ -14,8 +14,9 @@ from snakernel.config import Config
 from snakernel.search.models import record
 from snakernel.search.shape import Shape
 from snakernel.search.state import Attempt, Island, State, best_of, better
+from snakernel.search.tunables import Tunables, Value, suggest
 
-Role = Literal["proposer", "tuner"]
+Role = Literal["proposer", "tuner", "sweep"]
 
 
 class Strategy:
@@ -26,17 +27,23 @@ class Strategy:
     def __init__(self, config: Config, task: str):
         """``task`` is part of the seed of every draw."""
         self.config, self.task = config, task
-        self.shape = Shape(config.islands, config.parallel_proposals, self.depth, config.migrate_every)
 
     @property
-    def depth(self) -> int:
-        """Steps of a lane in one round."""
+    def asked(self) -> int:
+        """Steps of a lane in one round that ask a model."""
         return 1
+
+    @property
+    def shape(self) -> Shape:
+        """Which step is what. What is asked is followed by ``sweep_steps`` that ask nobody."""
+        config = self.config
+        depth = self.asked + config.sweep_steps
+        return Shape(config.islands, config.parallel_proposals, depth, config.migrate_every)
 
     @property
     def steps(self) -> int:
         """How many steps a task has."""
-        return self.config.total_steps * self.depth
+        return self.config.total_steps * self.shape.depth
 
     def reads(self, step: int) -> int:
         """The earlier step whose state the prompt of ``step`` is made of; 0 is the empty state."""
@@ -47,8 +54,12 @@ class Strategy:
         needed = self.tunes(step) or self.config.reject_duplicates
         return self.shape.kernels_read(step) if needed else range(0)
 
+    def sweeps(self, step: int) -> bool:
+        """Whether ``step`` asks no model, but tries other values of what its lane's best kernel declares as tunable."""
+        return self.shape.level(step) >= self.asked
+
     def tunes(self, step: int) -> bool:
-        """Whether ``step`` may edit an earlier kernel. Known before anything ran."""
+        """Whether ``step`` may be made of an earlier kernel. Known before anything ran."""
         raise NotImplementedError
 
     def start(self) -> State:
@@ -57,10 +68,12 @@ class Strategy:
 
     def role(self, step: int, state: State) -> Role:
         """The prompt template of ``step``: as long as there is no kernel to edit, a new one is asked for."""
+        if self.sweeps(step):
+            return "sweep"
         return "proposer" if self.base(step, state) is None else "tuner"
 
     def base(self, step: int, state: State) -> int | None:
-        """The step whose kernel ``step`` edits; None asks for a new one."""
+        """The step whose kernel ``step`` is made of; None asks for a new one."""
         raise NotImplementedError
 
     def shown(self, step: int, state: State) -> list[Attempt]:
@@ -74,6 +87,41 @@ class Strategy:
     def welcome(self, island: Island, immigrant: Attempt, step: int) -> Island:
         """An island that another one's best has come to, at the end of the round of ``step``."""
         raise NotImplementedError
+
+    def lane(self, step: int, state: State) -> list[Attempt]:
+        """The attempts of a step's lane in its round, before it."""
+        if self.shape.level(step) == 0:
+            return []
+        lane = self.shape.lane(step)
+        return [one for one in state.round if self.shape.lane(one.step) == lane]
+
+    def champions(self, attempts: list[Attempt]) -> list[Attempt]:
+        """The best of each lane, trials included, of the attempts of a round."""
+        lanes: dict[int, list[Attempt]] = {}
+        for one in attempts:
+            lanes.setdefault(self.shape.lane(one.step), []).append(one)
+        return [best for best in map(best_of, lanes.values()) if best is not None]
+
+    def swept(self, step: int, state: State) -> int | None:
+        """The step whose kernel a sweep tries other values of: the lane's best of those that a model wrote."""
+        written = [one for one in self.lane(step, state) if one.has_kernel and not self.sweeps(one.step)]
+        best = best_of(written)
+        return best.kernel if best else None
+
+    def trials(self, step: int, state: State) -> list[Attempt]:
+        """What the lane's sweep has tried, and the kernel that it tries others of."""
+        lane = self.lane(step, state)
+        return [one for one in lane if self.sweeps(one.step) or one.step == self.swept(step, state)]
+
+    def suggest(self, step: int, tunables: Tunables, tried: list[Attempt]) -> dict[str, Value] | None:
+        """The values that a trial takes; None where all were tried. Parallel trials of a kernel take different ones."""
+        told = [(one.parameters, one.speedup if one.correct else 0.0) for one in tried if one.parameters is not None]
+        seed = zlib.crc32(repr(self.seed(self.reads(step))).encode())
+        return suggest(tunables, told, seed, self.ahead(step))
+
+    def ahead(self, step: int) -> int:
+        """The trials of the same kernel that are chosen from the same state and come before that of ``step``."""
+        return 0
 
     def update(self, state: State, attempt: Attempt) -> State:
         """The state after an attempt; ``state`` is that after the step before it."""

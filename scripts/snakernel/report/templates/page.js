@@ -1,0 +1,77 @@
+"use strict";
+(() => {
+  const overview = document.querySelector("#overview");
+  const place = document.querySelector("#task");
+
+  // Plots are drawn when they are first shown: a hidden one has no width.
+  function draw(root) {
+    for (const chart of root.querySelectorAll(".chart:not([data-state])")) {
+      chart.dataset.state = "drawing";
+      const spec = JSON.parse(chart.querySelector("script").textContent);
+      vegaEmbed(chart, spec, { actions: false, renderer: "svg" }).then(
+        () => { chart.dataset.state = "drawn"; },
+        (error) => { chart.dataset.state = "failed"; console.error(error); },
+      );
+    }
+  }
+
+  function show(name) {
+    const template = name && document.getElementById("page-" + name);
+    overview.hidden = Boolean(template);
+    place.hidden = !template;
+    place.replaceChildren();
+    if (template) {
+      place.append(template.content.cloneNode(true));
+      for (const table of place.querySelectorAll("table.sortable")) sortable(table);
+      place.querySelector("h1").focus();
+    }
+    draw(template ? place : overview);
+    scrollTo(0, 0);
+    if (parent !== window && window.frameElement) frameElement.scrollIntoView();
+  }
+
+  // Inside the report of Snakemake the page has no address of its own, so there the history keeps the name alone.
+  const inside = window.frameElement !== null || location.protocol === "data:" || location.protocol === "about:";
+  addEventListener("popstate", (event) => show(event.state ? event.state.name : decodeURIComponent(location.hash.slice(1))));
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[data-page]");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    const name = link.dataset.page;
+    try { history.pushState({ name }, "", inside ? undefined : "#" + name); } catch { /* no history here */ }
+    show(name);
+  });
+
+  function sortable(table) {
+    const heads = [...table.tHead.rows[0].cells];
+    heads.forEach((head, column) => head.querySelector("button")?.addEventListener("click", () => {
+      const up = head.getAttribute("aria-sort") === "descending" || (!head.hasAttribute("aria-sort") && !head.classList.contains("number"));
+      for (const other of heads) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", up ? "ascending" : "descending");
+      const body = table.tBodies[0];
+      const rows = [...body.rows].map((row) => ({ row, value: row.cells[column].dataset.value ?? row.cells[column].textContent }));
+      const known = ({ value }) => value !== "" && value !== "-";
+      rows.sort((a, b) => {
+        if (known(a) !== known(b)) return known(a) ? -1 : 1;
+        const order = head.classList.contains("number") ? Number(a.value) - Number(b.value) : a.value.localeCompare(b.value);
+        return up ? order : -order;
+      });
+      body.append(...rows.map(({ row }) => row));
+    }));
+  }
+
+  for (const table of document.querySelectorAll("table.sortable")) sortable(table);
+  const text = document.querySelector("#filter-text"), status = document.querySelector("#filter-status");
+  function filter() {
+    let shown = 0;
+    for (const row of document.querySelector("#tasks").tBodies[0].rows) {
+      row.hidden = !row.textContent.toLowerCase().includes(text.value.trim().toLowerCase())
+        || (status.value !== "" && row.dataset.status !== status.value);
+      shown += !row.hidden;
+    }
+    document.querySelector("#filter-count").textContent = shown + " shown";
+  }
+  if (text) { text.addEventListener("input", filter); status.addEventListener("change", filter); }
+
+  show(inside ? "" : decodeURIComponent(location.hash.slice(1)));
+})();
