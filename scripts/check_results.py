@@ -11,7 +11,7 @@ from pathlib import Path
 
 from snakernel.errors import UserError, run_main
 from snakernel.evaluation.solution import kernel_sha256
-from snakernel.evaluation.verdict import Evaluation, Reference
+from snakernel.evaluation.verdict import Confirmation, Evaluation, Reference
 from snakernel.files import read_model, read_text, remedy
 from snakernel.history import Step
 from snakernel.llm.base import Answer, Prompt
@@ -43,6 +43,8 @@ def find_faults(results: Path) -> Iterator[str]:
             yield from _told(lambda folder=folder: read_model(folder / "reference" / "reference.json", Reference))
         if (folder / "best" / "evaluation.json").exists():
             yield from _told(lambda folder=folder: _check_kernel(folder / "best"))
+        if (folder / "best" / "confirmation.json").exists():
+            yield from _told(lambda folder=folder: read_model(folder / "best" / "confirmation.json", Confirmation))
         for step in sorted(folder.glob("step_*")):
             yield from _check_step(results / "answers" / folder.name, Step(step))
 

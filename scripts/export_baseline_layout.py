@@ -26,7 +26,7 @@ def main() -> None:
     folder = out / f"{config.agent_type}_{config.test_source}_{config.total_steps}{time}"
     write_config(folder, config)
     for found in tasks:
-        write_task(folder / found.task.name, found.definition, found.steps, config)
+        write_task(folder / found.task.name, found.definition, found.steps, found.best or found.steps[-1], config)
         print(f"{found.task.name}: {len(found.steps)} steps")
     print(folder)
 

@@ -196,13 +196,14 @@ def write_config(folder: Path, config: Config) -> None:
     write_text(folder / "config.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
-def write_task(folder: Path, definition: dict[str, Any], steps: list[Step], config: Config) -> None:
-    """One task's folder, made of its steps; the last one's state says which kernel is the best.
+def write_task(folder: Path, definition: dict[str, Any], steps: list[Step], best: Step, config: Config) -> None:
+    """One task's folder, made of its steps.
 
     Args:
         folder: the task's folder.
         definition: the definition's JSON.
         steps: all steps that were asked, in their order.
+        best: the one with the best kernel.
         config: the run's configuration.
     """
     strategy = create_strategy(config, folder.name)
@@ -229,10 +230,8 @@ def write_task(folder: Path, definition: dict[str, Any], steps: list[Step], conf
         write_text(folder / f"{stem}.py", one.kernel)
         write_text(folder / f"{stem}{prompt}", one.response.request.prompt)
         _write_json(folder / f"{stem}_metrics.json", metrics(one.evaluation))
-    best = steps[-1].state.best
-    chosen = next(one for one in steps if best is not None and one.number == best.step)
-    write_text(folder / f"global_best_kernel_{config.total_steps}.py", chosen.kernel)
-    _write_json(folder / f"global_best_metrics_{config.total_steps}.json", metrics(chosen.evaluation))
+    write_text(folder / f"global_best_kernel_{config.total_steps}.py", best.kernel)
+    _write_json(folder / f"global_best_metrics_{config.total_steps}.json", metrics(best.evaluation))
 
 
 def metrics(evaluation: Evaluation) -> dict[str, Any]:

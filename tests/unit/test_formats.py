@@ -13,7 +13,7 @@ from conftest import REPOSITORY
 from pydantic import BaseModel
 from snakernel.errors import UserError
 from snakernel.evaluation.solution import kernel_sha256
-from snakernel.evaluation.verdict import Evaluation, Reference
+from snakernel.evaluation.verdict import Confirmation, Evaluation, Reference
 from snakernel.exports.contest import Scores
 from snakernel.extraction import Extraction
 from snakernel.files import migration, read_model, write_model, write_text
@@ -24,6 +24,7 @@ from snakernel.summary import Summary
 
 RESULTS = REPOSITORY / "tests" / "results"
 MODELS = {
+    "confirmation.json": Confirmation,
     "evaluation.json": Evaluation,
     "reference.json": Reference,
     "extraction.json": Extraction,

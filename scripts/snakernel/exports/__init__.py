@@ -15,7 +15,8 @@ from typing import Any
 from snakernel.config import Config
 from snakernel.dataset import Task
 from snakernel.errors import UserError
-from snakernel.files import read_text
+from snakernel.evaluation.verdict import Confirmation, Status
+from snakernel.files import read_model, read_text
 from snakernel.history import Step, step
 from snakernel.search import create_strategy
 
@@ -36,18 +37,32 @@ class Finished:
 
     @property
     def best(self) -> Step | None:
-        """The step of the best kernel; None where none is correct."""
-        best = self.steps[-1].state.best
-        return step(self.folder, best.step) if best is not None and best.correct else None
+        """The step of the best kernel; None where none is correct, or none was when it was checked once more."""
+        if self.confirmation is not None:
+            number = self.confirmation.step
+        else:
+            best = self.steps[-1].state.best
+            number = best.step if best is not None and best.correct else None
+        return step(self.folder, number) if number is not None else None
+
+    @property
+    def confirmation(self) -> Confirmation | None:
+        """What the last check of the best kernels found; None in results of before there was one."""
+        path = self.folder / "best" / "confirmation.json"
+        return read_model(path, Confirmation) if path.exists() else None
 
     def kernels(self, which: str) -> list[Step]:
         """The steps whose kernels are exported, each kernel once: ``best``, ``correct`` or ``all``; best first."""
         best = [self.best] if self.best is not None else []
         if which == "best":
             return best
+        contenders = self.confirmation.contenders if self.confirmation is not None else []
+        refuted = {one.step for one in contenders if one.status is not Status.PASSED}
         found = {one.evaluation.kernel_sha256: one for one in reversed([*best, *self.steps]) if _judged(one)}
-        kept = [one for one in reversed(found.values()) if which == "all" or one.evaluation.correct]
-        return kept
+        kernels = list(reversed(found.values()))
+        if which == "all":
+            return kernels
+        return [one for one in kernels if one.evaluation.correct and one.number not in refuted]
 
 
 def _judged(one: Step) -> bool:
