@@ -26,6 +26,7 @@ include: "rules/evaluate.smk"
 include: "rules/select.smk"
 include: "rules/summarize.smk"
 include: "rules/report.smk"
+include: "rules/export.smk"
 
 
 rule all:

@@ -39,6 +39,10 @@ try:
         task.name: task
         for task in read_tasks(Path(SETTINGS.tasks_path), SETTINGS.dataset)
     }
+    if SETTINGS.resume_from:
+        from snakernel.baseline import import_answers, task_folders
+
+        task_folders(SETTINGS, TASKS.values())
     if SETTINGS.agent_type == "sweep":
         for task in TASKS.values():
             given_tunables(SETTINGS, task.name, task.definition)
@@ -126,6 +130,17 @@ def lessons_to_show(wildcards):
     ]
 
 
+def exported(wildcards):
+    """What an export is made of: each task's best kernel, and all verdicts, which may be made again."""
+    steps = range(1, STRATEGY.steps + 1)
+    return [
+        *expand(f"{RESULTS}/{{task}}/best/evaluation.json", task=TASKS),
+        *expand(
+            f"{RESULTS}/{{task}}/step_{{step}}/evaluation.json", task=TASKS, step=steps
+        ),
+    ]
+
+
 def kernel_to_sweep(wildcards):
     """The kernel of the user's that a sweep's first steps are made of."""
     if SETTINGS.agent_type != "sweep" or STRATEGY.tunes(int(wildcards.step)):
@@ -199,7 +214,18 @@ def check_key():
             raise WorkflowError(str(error)) from None
 
 
+def import_earlier():
+    """Make the answers of a run of the baseline's the first steps of this one, before anyone is asked."""
+    try:
+        for line in import_answers(SETTINGS, TASKS.values()):
+            print(line, file=sys.stderr)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
 onstart:
+    if SETTINGS.resume_from:
+        import_earlier()
     check_key()
     write_text(CONFIG, config_yaml(SETTINGS))
     record_start(SETTINGS.results, snakemake_version, sys.argv[1:])

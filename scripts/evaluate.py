@@ -53,6 +53,11 @@ def main() -> int:
     if arguments.backend:
         config = load_config(config.model_dump() | {"eval_backend": arguments.backend})
     if arguments.task_folder is not None:
+        if (arguments.kernel.parent / "extraction.json").exists():
+            from snakernel.history import Step
+
+            # A step's kernel is the model's: nobody else's gets its verdict.
+            _ = Step(arguments.kernel.parent).kernel
         return judge(config, arguments.config, arguments.task_folder, arguments.kernel, arguments.out)
     with tempfile.TemporaryDirectory(prefix="snakernel-by-hand-") as scratch:
         config_path = Path(scratch) / "config.yaml"

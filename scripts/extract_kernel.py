@@ -24,6 +24,7 @@ def main() -> None:
     if why := skip_reason(folder):
         return skip_kernel(folder, why)
     from snakernel.config import read_config  # here and below: a step that is skipped is not to wait for it
+    from snakernel.evaluation.solution import kernel_sha256
     from snakernel.extraction import extract
     from snakernel.history import step
     from snakernel.search import create_strategy
@@ -41,6 +42,7 @@ def main() -> None:
         before = [step(arguments.task_folder, one).extraction for one in known]
         extraction = find_duplicate(extraction, arguments.step, before)
     write_text(current.folder / "kernel.py", code)
+    extraction.kernel_sha256 = kernel_sha256(code)
     write_model(current.folder / "extraction.json", extraction)
     print(f"{extraction.kind}: {extraction.edits_applied} edits applied, {extraction.edits_skipped} skipped")
     if extraction.duplicate_of is not None:

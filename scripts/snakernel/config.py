@@ -57,8 +57,8 @@ class Config(BaseModel):
     save_path: str | None = None
     """Folder that holds the runs; default results."""
     resume_from: str | None = None
-    """The baseline's: folder of an earlier run. To resume, repeat the command; reading a folder of the baseline's own
-    is not built, so a value here is an error."""
+    """Folder of an earlier run of the agent baseline: its kernels, prompts and metrics become the first steps, and the
+    run goes on from them. To resume a run of this workflow, repeat its command."""
 
     agent_type: Literal["iterative", "evolve", "sweep"] = "iterative"
     """The search: iterative tunes its last kernel by edits, evolve proposes from a pool, sweep tries values of what a
@@ -198,6 +198,11 @@ class Config(BaseModel):
     reference_max_mb: int = Field(default=1024, ge=0)
     """Disk that the expected outputs of one task may take, in MB; what does not fit is computed again each time."""
 
+    export_kernels: Literal["best", "correct", "all"] = "best"
+    """export_trace: which kernels of each task; all are those with a verdict, whatever it is."""
+    export_author: str | None = None
+    """Who exports name as a kernel's author; default the model that wrote it."""
+
     level: Any = None
     """Accepted for the baseline's YAML files; without effect."""
     problem_id: Any = None
@@ -234,17 +239,11 @@ class Config(BaseModel):
         "prompts_path",
         "lessons_from",
         "sweep_path",
+        "export_author",
     )
     @classmethod
     def _empty_is_none(cls, value: str | None) -> str | None:
         return value or None
-
-    @field_validator("resume_from")
-    @classmethod
-    def _not_built(cls, value: str | None) -> str | None:
-        if value is not None:
-            raise ValueError("reading a folder of the baseline's is not built; to resume a run, repeat its command")
-        return value
 
     @field_validator("thinking")
     @classmethod

@@ -51,6 +51,8 @@ class Extraction(BaseModel):
     step that had it."""
     duplicate_of: int | None = None
     """reject_duplicates: the earlier step that has the same program."""
+    kernel_sha256: str | None = None
+    """Hash of the kernel file that was made."""
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,16 +41,63 @@ def write_text(path: Path | str, text: str, *, durable: bool = False) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     if durable:
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync_folder(path.parent)
 
 
 def write_model(path: Path | str, model: BaseModel, *, durable: bool = False) -> None:
-    """Write a pydantic model as indented JSON, whole or not at all."""
-    write_text(path, model.model_dump_json(indent=2) + "\n", durable=durable)
+    """Write a pydantic model as indented JSON with a checksum, whole or not at all."""
+    write_text(path, _sealed(model.model_dump_json(indent=2)), durable=durable)
+
+
+def write_json(path: Path | str, values: dict[str, Any]) -> None:
+    """Write a JSON object as :func:`write_model` does."""
+    write_text(path, _sealed(json.dumps(values, indent=2, ensure_ascii=False)))
+
+
+@contextmanager
+def reserve(path: Path | str, size: int) -> Iterator[Callable[[BaseModel], None]]:
+    """Take ``size`` bytes of disk before there is anything to write: for what is paid for before it can be written.
+
+    Yields a function that writes a model as :func:`write_model` does, durably, into the space that was taken.
+
+    Raises:
+        UserError: the disk has not so much room, or cannot be written to.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}; nothing was asked") from None
+    try:
+        try:
+            os.posix_fallocate(handle, 0, size)
+        except OSError as error:
+            # File systems that cannot reserve are no reason to stop.
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                told = f"{path}: the disk has no {size / 2**20:.0f} MB left ({error.strerror}); nothing was asked"
+                raise UserError(told) from None
+
+        def keep(model: BaseModel) -> None:
+            data = _sealed(model.model_dump_json(indent=2)).encode()
+            view = memoryview(data)
+            while view:
+                view = view[os.write(handle, view) :]
+            os.ftruncate(handle, len(data))
+            os.fsync(handle)
+            os.fchmod(handle, 0o666 & ~_umask())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+
+        yield keep
+    finally:
+        os.close(handle)
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _sealed(text: str) -> str:
+    """The text of an indented JSON object, with the checksum of the rest as its last line."""
+    return f'{text.removesuffix("}").rstrip()},\n  "checksum": "{digest_texts([text])}"\n}}\n'
 
 
 def read_text(path: Path | str) -> str:
@@ -73,26 +123,94 @@ def read_json(path: Path | str) -> dict[str, Any]:
         UserError: the file is missing or holds no JSON object.
     """
     try:
-        values = json.loads(read_text(path))
+        values = json.loads(_unsealed(path, read_text(path)))
     except ValueError as error:
-        raise UserError(f"{path}: Invalid JSON: {error}") from None
+        raise UserError(f"{path}: Invalid JSON: {error}; {remedy(path)}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: must hold a JSON object, not a {type(values).__name__}")
     return values
 
 
 def read_model(path: Path | str, kind: type[Model]) -> Model:
-    """Read and validate a JSON file.
+    """Read and validate a JSON file; one that an earlier release wrote is brought to today's format first.
 
     Raises:
-        UserError: the file is missing, cut short or has a field with a bad value; the file and the field are named.
+        UserError: the file is missing, cut short, not what was written (its checksum tells), of a later release's
+            format, or has a field with a bad value; the file and the field are named.
     """
     from pydantic import ValidationError
 
+    text = _unsealed(path, read_text(path))
     try:
-        return kind.model_validate_json(read_text(path))
+        if "format_version" in kind.model_fields:
+            text = _migrated(path, text, kind)
+        return kind.model_validate_json(text)
     except ValidationError as error:
-        raise UserError(f"{path}: {explain(error)}") from None
+        cut = any(fault["type"] == "json_invalid" for fault in error.errors(include_url=False))
+        raise UserError(f"{path}: {explain(error)}{f'; {remedy(path)}' if cut else ''}") from None
+
+
+def _unsealed(path: Path | str, text: str) -> str:
+    """A file's text without its checksum; a file that never had one is as it is."""
+    sealed = _CHECKSUM.search(text)
+    if sealed is None:
+        return text
+    text = text[: sealed.start()] + "\n}"
+    if digest_texts([text]) != sealed[1]:
+        raise UserError(f"{path}: is not what was written: it was changed or damaged since; {remedy(path)}")
+    return text
+
+
+def remedy(path: Path | str) -> str:
+    """What to do about a file of a run that cannot be used."""
+    if "answers" in Path(path).parts:
+        return "put it back from a copy (the step's response.json is one), or draw the step again: scripts/redraw.py"
+    return f"make it again: `snakemake --forcerun {path}`"
+
+
+_CHECKSUM = re.compile(r',\n  "checksum": "(\w+)"\n}\n?$')
+
+
+def migration(
+    kind: type[BaseModel], version: int
+) -> Callable[[Callable[[dict[str, Any]], dict[str, Any]]], Callable[[dict[str, Any]], dict[str, Any]]]:
+    """Register a function that makes a file's JSON of ``version`` into that of the next version.
+
+    Whoever changes a format so that its old files are no longer valid (a field that goes or gets another meaning)
+    raises the default of the model's ``format_version``, and writes one of these beside the model. A new field with a
+    default needs neither. tests/results/ holds the files of earlier releases, and the test that reads them.
+    """
+
+    def register(function: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        _MIGRATIONS[kind, version] = function
+        return function
+
+    return register
+
+
+_MIGRATIONS: dict[tuple[type[BaseModel], int], Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+def _migrated(path: Path | str, text: str, kind: type[BaseModel]) -> str:
+    """A file's text in today's format; unchanged where it is no JSON object, which validation tells better."""
+    today = kind.model_fields["format_version"].default
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return text
+    version = values.get("format_version", today) if isinstance(values, dict) else today
+    if version == today or not isinstance(version, int):
+        return text
+    if version > today:
+        raise UserError(f"{path}: has format_version {version}, and this release reads up to {today}: use a later one")
+    while version < today:
+        function = _MIGRATIONS.get((kind, version))
+        if function is None:
+            raise UserError(f"{path}: has format_version {version}, which this release cannot read")
+        values = function(values)
+        version += 1
+        values["format_version"] = version
+    return json.dumps(values)
 
 
 def explain(error: ValidationError) -> str:
@@ -126,6 +244,15 @@ def digest_texts(texts: Iterable[str]) -> str:
     for text in texts:
         sha.update(text.encode("utf-8") + b"\0")
     return sha.hexdigest()[:16]
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until a folder's entries are on disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

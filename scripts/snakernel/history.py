@@ -7,9 +7,10 @@ from functools import cached_property
 from pathlib import Path
 
 from snakernel.errors import UserError
+from snakernel.evaluation.solution import kernel_sha256
 from snakernel.evaluation.verdict import Evaluation
 from snakernel.extraction import Extraction
-from snakernel.files import read_model, read_text
+from snakernel.files import read_model, read_text, remedy
 from snakernel.llm.base import Answer
 from snakernel.search.state import Attempt, State
 from snakernel.skipping import skip_reason
@@ -28,8 +29,17 @@ class Step:
 
     @cached_property
     def kernel(self) -> str:
-        """The candidate's source."""
-        return self._told(read_text, "kernel.py")
+        """The candidate's source.
+
+        Raises:
+            UserError: it is missing, or is not what was made of the answer.
+        """
+        code = self._told(read_text, "kernel.py")
+        if (self.folder / "extraction.json").exists() and self.extraction.kernel_sha256 is not None:
+            path = self.folder / "kernel.py"
+            if kernel_sha256(code) != self.extraction.kernel_sha256:
+                raise UserError(f"{path}: is not what was made of the answer: it was changed since; {remedy(path)}")
+        return code
 
     @cached_property
     def evaluation(self) -> Evaluation:

@@ -10,12 +10,10 @@ Only the standard library is imported here, so that such a job takes millisecond
 from __future__ import annotations
 
 import hashlib
-import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from snakernel.files import read_json, write_text
+from snakernel.files import read_json, write_json, write_text
 
 
 class NotAsked(Exception):
@@ -45,18 +43,18 @@ def is_begun(task_folder: Path, step: int) -> bool:
 def skip_prompt(prompt: Path, why: str) -> None:
     """prompt.md and prompt.json of a step that needs not be asked: the reason in both."""
     write_text(prompt, f"Not asked: {why}\n")
-    _write(prompt.with_suffix(".json"), {"skip": why})
+    write_json(prompt.with_suffix(".json"), {"skip": why})
 
 
 def skip_answer(response: Path, why: str) -> None:
     """response.json of a step that is not asked."""
-    _write(response, {"format_version": 1, "skipped": " ".join(why.split())})
+    write_json(response, {"format_version": 1, "skipped": " ".join(why.split())})
 
 
 def skip_kernel(step_folder: Path, why: str) -> None:
     """kernel.py and extraction.json of a step that was not asked."""
     write_text(step_folder / "kernel.py", f"# Not asked: {why}\n")
-    _write(step_folder / "extraction.json", {"format_version": 1, "kind": "skipped"})
+    write_json(step_folder / "extraction.json", {"format_version": 1, "kind": "skipped"})
 
 
 def skip_verdict(task_folder: Path, kernel: Path, why: str, out: Path) -> None:
@@ -79,7 +77,7 @@ def reject_duplicate(task_folder: Path, kernel: Path, same: int, out: Path) -> N
 def _verdict(task_folder: Path, kernel: Path, status: str, error: str, out: Path) -> None:
     """A verdict without a judgement: what would have judged the kernel is the reference's."""
     reference = read_json(task_folder / "reference" / "reference.json")
-    _write(
+    write_json(
         out,
         {
             "format_version": 1,
@@ -103,8 +101,4 @@ def _verdict(task_folder: Path, kernel: Path, status: str, error: str, out: Path
 
 def skip_state(before: Path, step: int, why: str, out: Path) -> None:
     """best.json of a step that was not asked: the state that it started from, and why."""
-    _write(out, read_json(before) | {"step": step, "skipped": why})
-
-
-def _write(path: Path, values: dict[str, Any]) -> None:
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    write_json(out, read_json(before) | {"step": step, "skipped": why})

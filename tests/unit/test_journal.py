@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -84,10 +85,24 @@ def test_an_answer_that_was_whole_when_its_process_was_killed_is_taken(tmp_path:
     draw(tmp_path, tmp_path / "ledger")
     entry = tmp_path / "answers" / "task" / "3.json"
     (entry.parent / ".3.json.half.tmp").write_text(entry.read_text()[:50])
+    # What was reserved and not needed is zeros.
+    with entry.open("ab") as file:
+        file.truncate(2**20)
     entry.rename(entry.parent / ".3.json.whole.tmp")
     assert draw(tmp_path, tmp_path / "ledger") == "answer 1"
     assert (tmp_path / "ledger").read_text() == "asked\n"
     assert not list(entry.parent.glob("*.tmp"))
+
+
+def test_a_full_disk_is_found_before_anything_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match="3.json: the disk has no 2 MB left .*nothing was asked"):
+        draw(tmp_path, tmp_path / "ledger")
+    assert not (tmp_path / "ledger").exists()
+    assert not list((tmp_path / "answers").glob("**/.3.json*"))
 
 
 def test_a_damaged_entry_is_named_and_nobody_is_asked(tmp_path: Path) -> None:

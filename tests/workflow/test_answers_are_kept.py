@@ -4,6 +4,7 @@ whoever asks fails."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -77,8 +78,9 @@ def renew_all_times(project: Project) -> None:
             os.utime(path)
 
 
-def equal_all_times(project: Project) -> None:
-    """What some archives and copies do to everything."""
+def equal_all_times_and_forget(project: Project) -> None:
+    """What some archives and copies do to everything, without .snakemake."""
+    shutil.rmtree(project.folder / ".snakemake")
     now = time.time()
     for path in project.folder.rglob("*"):
         os.utime(path, (now, now))
@@ -115,11 +117,7 @@ CASES: dict[str, tuple[Callable[[Project], None], tuple[str, ...], dict[str, int
     ),
     "all sources' times renewed": (renew_all_times, (), {}),
     ".snakemake deleted": (delete(".snakemake"), (), {}),
-    "all times equal, .snakemake deleted": (
-        lambda project: None,
-        (),
-        {},
-    ),
+    "all times equal, .snakemake deleted": (equal_all_times_and_forget, (), {}),
     "total_steps lowered": (
         lambda project: project.configure(total_steps=2),
         (),
@@ -146,7 +144,9 @@ def test_more_steps_ask_for_the_new_ones_only(finished: Project, tmp_path: Path)
     for task in ("rmsnorm_h256", "silu_and_mul_h384"):
         for step in (1, 2, 3):
             (project.folder / "replay" / task / f"{step}.md").unlink()
-    project.configure(total_steps=4)
+    # What is configured now is for the steps to come: each answer says what made it.
+    project.configure(total_steps=4, model_name="another", temperature=1.5)
+    project.edit("prompts/tuner.md.j2", "\n", "\nA new line.\n")
     plan = project.plan()
     assert {rule: plan[rule] for rule in ("write_prompt", "propose", "evaluate")} == {
         "write_prompt": 2,
@@ -158,6 +158,18 @@ def test_more_steps_ask_for_the_new_ones_only(finished: Project, tmp_path: Path)
     after = project.journal()
     assert len(after) == 8
     assert {name: after[name] for name in before} == before
+    new = json.loads(after["rmsnorm_rmsnorm_h256/4.json"])["request"]
+    assert (new["model"], new["temperature"], "A new line." in new["prompt"]) == ("another", 1.5, True)
+    old = json.loads(after["rmsnorm_rmsnorm_h256/3.json"])["request"]
+    assert (old["model"], old["temperature"], "A new line." in old["prompt"]) == ("recorded", 0.6, False)
+
+
+def test_another_task_leaves_the_others_alone(project: Project) -> None:
+    with (project.folder / "tasks.txt").open("a") as file:
+        file.write("gemm\n")
+    each = ("write_prompt", "propose", "extract_kernel", "evaluate", "select_best")
+    once = ("check_task", "measure_reference", "export_best", "summarize", "all")
+    assert project.plan() == dict.fromkeys(once, 1) | dict.fromkeys(each, 3)
 
 
 def test_a_copied_folder_goes_on_without_asking(finished: Project, tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ class Settings(Model):
     iterations: int
     timing_budget_s: float
     eval_timeout_s: float
-    memory_limit_gb: float | None
+    memory_limit_gb: float | None = None
     atol: float
     rtol: float
     required_matched_ratio: float | None

@@ -17,6 +17,8 @@ class Question(BaseModel):
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
+    format_version: int = 1
+    """Version of this file's format."""
     role: Literal["proposer", "tuner", "sweep"] = "proposer"
     """The template."""
     base: int | None = None

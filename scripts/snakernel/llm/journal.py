@@ -20,12 +20,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from snakernel.errors import UserError
-from snakernel.files import explain, read_model, read_text, write_model, write_text
+from snakernel.files import explain, read_model, read_text, reserve, write_model, write_text
 from snakernel.llm.base import Answer, Provider, Refused, Request, Sent
 from snakernel.skipping import NotAsked
 
 _CUT = ".cut.json"
 """Ending of the names of answers that were cut, until the step has its answer."""
+
+RESERVED_BYTES = 2**21
+"""Disk space that is taken before a model is asked: more than its prompt, its answer and its thinking."""
 
 
 def kept_answers(results: Path | str, task: str) -> list[Answer]:
@@ -106,8 +109,11 @@ class Journal:
             kept = self.read()
             if kept is not None:
                 return kept, False
-            answer = self._ask(request(), provider(), more_room)
-            self._keep(answer, self.path)
+            # An answer that finds the disk full would be lost: its place is taken before it is asked for.
+            with reserve(self.path, RESERVED_BYTES) as keep:
+                answer = self._ask(request(), provider(), more_room)
+                keep(answer)
+            self.sent.unlink(missing_ok=True)
             self._recover()
             return answer, True
 
@@ -136,7 +142,7 @@ class Journal:
                 return answer
             cut = answer
             if cut.request.max_completion_tokens < most:
-                self._keep(cut, self._beside(cut, _CUT))
+                self._keep(cut, self._beside(cut.ended, _CUT))
 
     def _cut(self) -> list[Path]:
         """Answers that were cut, the last one first."""
@@ -154,6 +160,8 @@ class Journal:
         """
         for left in sorted(self.folder.glob(f".{self.path.name}.*.tmp")):
             try:
+                # Killed after it was written and before what was reserved and not needed was given back.
+                os.truncate(left, len(left.read_bytes().rstrip(b"\0")))
                 read_model(left, Answer)
             except UserError:
                 left.unlink()
@@ -226,13 +234,16 @@ class Journal:
             UserError: the step was never answered.
         """
         with FileLock(self._lock):
-            kept = self.read()
-            if kept is None:
+            if not self.path.exists():
                 raise UserError(f"{self.path}: this step has no answer to set aside")
-            aside = self._beside(kept)
+            try:
+                aside = self._beside(read_model(self.path, Answer).ended)
+            except UserError:
+                # A damaged entry is set aside as it is.
+                aside = self._beside(datetime.now(UTC).isoformat())
             self.path.rename(aside)
             return aside
 
-    def _beside(self, answer: Answer, ending: str = ".json") -> Path:
-        ended = datetime.fromisoformat(answer.ended).astimezone(UTC).strftime("%Y%m%dT%H%M%S.%f")
+    def _beside(self, when: str, ending: str = ".json") -> Path:
+        ended = datetime.fromisoformat(when).astimezone(UTC).strftime("%Y%m%dT%H%M%S.%f")
         return self.path.with_name(f"{self.step}.{ended}{ending}")

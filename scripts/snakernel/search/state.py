@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field
+
+from snakernel.files import migration
 
 
 class Model(BaseModel):
@@ -127,6 +131,19 @@ class State(Model):
     """Why the search goes no further, where it does not: no step that starts from this state is asked."""
     skipped: str | None = None
     """Why ``step`` was not asked, where it was not: the rest is the state that it started from."""
+
+
+@migration(State, 1)
+def _with_one_island(values: dict[str, Any]) -> dict[str, Any]:
+    """Before there were islands, what is theirs now was the state's own."""
+    moved = ("base", "memory", "proposals", "elite", "recent", "draw")
+    island = {"best": values.get("best")} | {name: values.pop(name) for name in moved if name in values}
+    memory = island.get("memory", [])
+    if values["agent_type"] == "evolve":
+        # It was the round of the current proposal.
+        island |= {"base": None, "memory": []}
+        return values | {"round": memory, "islands": [island]}
+    return values | {"round": memory[-1:], "islands": [island]}
 
 
 def better(best: Attempt | None, attempt: Attempt) -> Attempt:

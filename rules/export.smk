@@ -1,0 +1,76 @@
+# What was found, in the forms in which others use it. None is made unless it is asked for by its rule's name.
+
+
+rule export_trace:
+    input:
+        exported,
+    output:
+        directory(f"{RESULTS}/exports/flashinfer-trace"),
+    log:
+        f"{LOGS}/export_trace.log",
+    conda:
+        CONDA
+    params:
+        config=CONFIG,
+        code=library("export_trace.py", "snakernel/exports"),
+        settings=settings("export_kernels", "export_author"),
+    message:
+        "exporting solutions and traces to {output}"
+    shell:
+        'python "$SNAKERNEL_SCRIPTS"/export_trace.py --config {params.config:q} --out {output:q} > {log:q} 2>&1'
+
+
+rule export_contest:
+    input:
+        exported,
+    output:
+        directory(f"{RESULTS}/exports/contest"),
+    log:
+        f"{LOGS}/export_contest.log",
+    conda:
+        CONDA
+    params:
+        config=CONFIG,
+        code=library("export_contest.py", "snakernel/exports"),
+        settings=settings("export_author"),
+    message:
+        "exporting submissions to {output}"
+    shell:
+        'python "$SNAKERNEL_SCRIPTS"/export_contest.py --config {params.config:q} --out {output:q} > {log:q} 2>&1'
+
+
+rule export_baseline_layout:
+    input:
+        exported,
+    output:
+        directory(f"{RESULTS}/exports/baseline"),
+    log:
+        f"{LOGS}/export_baseline_layout.log",
+    conda:
+        CONDA
+    params:
+        config=CONFIG,
+        code=library("export_baseline_layout.py", "snakernel/baseline.py"),
+    message:
+        "exporting the run in the baseline's layout to {output}"
+    shell:
+        'python "$SNAKERNEL_SCRIPTS"/export_baseline_layout.py --config {params.config:q} --out {output:q} > {log:q} 2>&1'
+
+
+rule export_crate:
+    input:
+        exported,
+        rules.summarize.output,
+    output:
+        f"{RESULTS}/exports/{SETTINGS.run_name}.crate.zip",
+    log:
+        f"{LOGS}/export_crate.log",
+    conda:
+        CONDA
+    params:
+        config=CONFIG,
+        code=library("export_crate.py", "snakernel/exports/crate.py"),
+    message:
+        "exporting the run as an RO-Crate to {output}"
+    shell:
+        'python "$SNAKERNEL_SCRIPTS"/export_crate.py --config {params.config:q} --out {output:q} > {log:q} 2>&1'

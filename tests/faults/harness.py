@@ -1,0 +1,224 @@
+"""Runs that are disturbed, and what must be left of them.
+
+A run here is small but real: one task of three steps, of which only the second is correct, so that what is chosen does
+not depend on times. Whatever happens to it, it must end with the files of a run that was left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from evaluating import KERNEL
+from snakernel.evaluation.warm import RUN_PID
+from workflow.running import Project
+
+TASK, DEFINITION = "rmsnorm_rmsnorm_h256", "rmsnorm_h256"
+ANSWERS = {
+    1: "A first try.\n\n```python\nimport nothing_of_this_name\n\n\ndef run(hidden_states, weight):\n    pass\n```\n",
+    2: "```python\n{kernel}\n```\n",
+    3: "```python\ndef run(hidden_states, weight):\n    return hidden_states * 0 + 1000\n```\n",
+}
+STAGES = (
+    f"{TASK}/definition.json",
+    f"{TASK}/reference/reference.json",
+    f"{TASK}/step_1/prompt.md",
+    f"answers/{TASK}/1.json",
+    f"{TASK}/step_1/response.json",
+    f"{TASK}/step_1/kernel.py",
+    f"{TASK}/step_2/prompt.json",
+    f"{TASK}/step_2/kernel.py",
+    f"{TASK}/step_2/evaluation.json",
+    f"{TASK}/step_3/best.json",
+    f"{TASK}/best/kernel.py",
+)
+"""Moments of a run: the file that has just been made."""
+ENVIRONMENT = {RUN_PID: str(os.getpid())}
+"""The warm parent belongs to the tests: a killed run leaves it for the next one, so that a kill costs no import."""
+
+_TIMES = re.compile(
+    r"started|ended|seconds|.*_ms|.*_s|latency|speedup.*|best_speedup.*|.*_speedup|checksum|conditions|notes|log|calls"
+    r"|max_.*_error|suspicions|isolation|temperature_c"
+)
+"""Fields that are times, or are made of them."""
+_NUMBER = re.compile(r"\d+(\.\d+)?(e[-+]?\d+)?%?")
+
+
+@dataclass
+class Tally:
+    """What came of one fault: rows of docs/faults.md."""
+
+    tried: int = 0
+    lost: int = 0
+    doubled: int = 0
+    wrong: int = 0
+    told: list[str] = field(default_factory=list)
+    """What was wrong, for the one who looks."""
+
+    def check(self) -> None:
+        """Fail where anything was lost, doubled or wrong."""
+        assert self.tried, "the fault was never tried"
+        assert not (self.lost or self.doubled or self.wrong), "\n".join(self.told)
+
+
+def create(folder: Path, **keys: object) -> Project:
+    """A checkout whose run has not begun."""
+    project = Project.create(folder, **{"warm_idle_s": 600.0, **keys})
+    (project.folder / "tasks.txt").write_text("rmsnorm, rmsnorm_h256\n")
+    kernel = json.loads(KERNEL.read_text())["sources"][0]["content"]
+    for step, text in ANSWERS.items():
+        (project.folder / "replay" / DEFINITION / f"{step}.md").write_text(text.replace("{kernel}", kernel))
+    return project
+
+
+def start(project: Project, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Start snakemake in a session of its own; its output is collected in run.log."""
+    command = [sys.executable, "-m", "snakemake", "--configfile", str(project.config), "--cores", "2", *arguments]
+    with (project.folder / "run.log").open("w") as log:
+        return subprocess.Popen(
+            command,
+            cwd=project.folder,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **ENVIRONMENT, **environment},
+        )
+
+
+def finish(project: Project, *arguments: str, **environment: str) -> tuple[int, str]:
+    """Run snakemake to its end; the exit code and all that it said."""
+    code = start(project, *arguments, **environment).wait()
+    return code, (project.folder / "run.log").read_text()
+
+
+def unlock(project: Project) -> None:
+    """What `snakemake --unlock` does, without its start-up."""
+    shutil.rmtree(project.folder / ".snakemake" / "locks", ignore_errors=True)
+
+
+def resume(project: Project, tally: Tally, **environment: str) -> None:
+    """Go on to the end, as a user does after a kill; a run that does not get there is wrong."""
+    unlock(project)
+    code, said = finish(project, **environment)
+    if code:
+        tally.wrong += 1
+        tally.told.append(said[-3000:])
+
+
+class Ledger:
+    """The journal as it was seen: an entry that goes is lost, one that changes was asked for twice."""
+
+    def __init__(self, project: Project, tally: Tally):
+        self.project, self.tally, self.seen = project, tally, {}
+
+    def look(self) -> None:
+        """Compare the journal with what was seen of it, and take away the answers that it has."""
+        now = self.project.journal()
+        for name, content in self.seen.items():
+            if name not in now:
+                self.tally.lost += 1
+                self.tally.told.append(f"lost: {name}")
+            elif now[name] != content:
+                self.tally.doubled += 1
+                self.tally.told.append(f"doubled: {name}")
+        self.seen |= now
+        for name in now:
+            # Whoever asks again for what is answered now finds nobody.
+            (self.project.folder / "replay" / DEFINITION / f"{Path(name).stem}.md").unlink(missing_ok=True)
+
+
+def essence(project: Project) -> dict[str, Any]:
+    """All files of a run, without what is a time or made of one."""
+    found = {}
+    for path in sorted(project.results.rglob("*")):
+        name = str(path.relative_to(project.results))
+        if not path.is_file() or path.name.startswith(".") or name.startswith(("logs/", "exports/")):
+            continue
+        if path.suffix == ".json":
+            found[name] = _timeless(json.loads(path.read_text()))
+        elif path.name in ("prompt.md", "summary.csv"):
+            found[name] = _NUMBER.sub("#", path.read_text())
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _timeless(one) for key, one in value.items() if not _TIMES.fullmatch(key)}
+    if isinstance(value, list):
+        return [_timeless(one) for one in value]
+    return _NUMBER.sub("#", value) if isinstance(value, str) and " " in value else value
+
+
+def compare(project: Project, whole: dict[str, Any], tally: Tally, but: str = "$.") -> None:
+    """Count as wrong what a disturbed run has otherwise than one that was left alone, and what lies about."""
+    now = essence(project)
+    names = {name for name in now.keys() | whole.keys() if not re.search(but, name)}
+    different = sorted(name for name in names if now.get(name) != whole.get(name))
+    left = [str(path) for path in project.results.rglob("*.tmp")]
+    if different or left:
+        tally.wrong += 1
+        tally.told.append(f"other files: {different}; left: {left}")
+
+
+def of_kind(run: int, kind: str) -> list[psutil.Process]:
+    """The processes of a kind: a script's name, or, of the tests' warm parent, `parent` and `fork` (a judge, a
+    candidate)."""
+    if kind in ("parent", "fork"):
+        family = _family()
+        return [
+            process for process, parent in family.items() if (parent in {one.pid for one in family}) == (kind == "fork")
+        ]
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any(part.endswith(f"/{kind}") for part in process.info["cmdline"] or []):
+            with contextlib.suppress(OSError):
+                # A run is a session of its own; Snakemake starts a shell, and that the script.
+                if os.getsid(process.pid) == run and "-c" not in process.info["cmdline"]:
+                    found.append(process)
+    return found
+
+
+def _family() -> dict[psutil.Process, int]:
+    """The warm parents of the tests and their forks, each with the id of its parent."""
+    mine = f"--run-pid {os.getpid()}"
+    everyone = psutil.process_iter(["ppid", "cmdline"])
+    return {one: one.info["ppid"] for one in everyone if mine in " ".join(one.info["cmdline"] or [])}
+
+
+def end_parents() -> None:
+    """End the warm parents that the tests left."""
+    for process in _family():
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+def waited(condition: Callable[[], object], run: subprocess.Popen[str], seconds: float) -> bool:
+    """Wait for a condition as long as a run goes on; whether it came true."""
+    deadline = time.monotonic() + seconds
+    while run.poll() is None and time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def points(seed: int, kinds: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """Kinds of processes to kill and moments to do it at, the same for the same seed."""
+    draw = random.Random(seed)
+    while True:
+        yield draw.choice(kinds), draw.random()
