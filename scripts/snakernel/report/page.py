@@ -40,6 +40,8 @@ def report_page(run: RunReport, provenance: dict[str, Provenance]) -> str:
         run=run,
         provenance=provenance,
         attempts=len(rows),
+        lost=sum(row.lost_requests for row in run.summary.tasks),
+        lost_usd=sum(row.lost_usd for row in run.summary.tasks),
         correct=sum(row.evaluation.correct for row in rows),
         asked_s=sum(row.asked_s for row in rows),
         judged_s=sum(row.judged_s for row in rows),
