@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import shutil
 import sys
+import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ def terminal_html() -> str:
     from snakernel.config import read_config
     from snakernel.dataset import read_tasks
     from snakernel.report.monitor import Monitor
+    from snakernel.report.starts import read_starts
     from snakernel.report.terminal import Terminal
 
     config = read_config(RUN / "config.yaml")
@@ -35,6 +38,9 @@ def terminal_html() -> str:
     terminal.monitor = Monitor.of(config, tasks)
     steps = sum(task.planned for task in terminal.monitor.tasks.values())
     terminal.monitor.jobs_done = terminal.monitor.jobs_planned = steps
+    # The time of the run's last call, from its start to the last state of its live page.
+    begun = datetime.fromisoformat(read_starts(RUN)[-1].time).timestamp()
+    terminal.monitor.begun = time.time() - ((RUN / "live.html").stat().st_mtime - begun)
     terminal.console.print(terminal.table())
     return terminal.console.export_html(
         inline_styles=True,
