@@ -3,7 +3,7 @@ PYTHON ?= python3
 CORES ?= $(shell nproc)
 BIN := .venv/bin
 
-.PHONY: demo test test-faults lint format config-docs clean
+.PHONY: demo test test-faults test-looks screenshots lint format config-docs clean
 
 demo: .venv/demo-ready
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=1
@@ -11,9 +11,17 @@ demo: .venv/demo-ready
 test: .venv/test-ready
 	$(BIN)/python -m pytest -n $(CORES) --dist worksteal
 
-# Every fault, many times: some 40 minutes. The table of docs/faults.md is what it finds.
+# Every fault, many times: more than half an hour. The table of docs/faults.md is what it finds.
 test-faults: .venv/test-ready
-	FAULTS_TABLE=docs/faults.md $(BIN)/python -m pytest -m faults tests/faults
+	FAULTS_TABLE=docs/faults.md $(BIN)/python -m pytest -n 0 -s -m faults tests/faults
+
+# What a person sees, in Debian's chromium and tmux: apt-get install chromium tmux
+test-looks: .venv/looks-ready
+	$(BIN)/python -m pytest -m looks
+
+# The pictures of README.md, of the demo's results.
+screenshots: .venv/looks-ready demo
+	$(BIN)/python docs/screenshots.py
 
 lint: .venv/test-ready
 	$(BIN)/ruff check .
@@ -35,6 +43,10 @@ format: .venv/test-ready
 .venv/test-ready: .venv/demo-ready requirements-dev.txt
 	@cmp -s requirements-dev.txt $@ || $(BIN)/pip install --quiet --requirement requirements-dev.txt
 	@cp requirements-dev.txt $@
+
+.venv/looks-ready: .venv/test-ready requirements-looks.txt
+	@cmp -s requirements-looks.txt $@ || $(BIN)/pip install --quiet --requirement requirements-looks.txt
+	@cp requirements-looks.txt $@
 
 # After a change of scripts/snakernel/config.py: the schema, and the table of keys in config/README.md.
 config-docs: .venv/demo-ready

@@ -153,6 +153,7 @@ def main() -> None:
             "api_type": "openai",
             "model_name": "gpt-5-mini",
             "eval_backend": "local",
+            "confirm_draws": 0,
         }
         keys |= {key: yaml.safe_load(value) for key, value in (one.split("=", 1) for one in arguments.config)}
         folder = Path(scratch)

@@ -17,7 +17,7 @@ from snakernel.errors import UserError
 from snakernel.evaluation.verdict import Evaluation
 from snakernel.files import digest, read_model, write_text
 from snakernel.jobs import set_job_environment
-from snakernel.llm.providers import check_credentials
+from snakernel.llm.providers import check_budget, check_credentials
 from snakernel.prompts import (
     check_lessons,
     check_templates,
@@ -25,6 +25,7 @@ from snakernel.prompts import (
     template_files,
 )
 from snakernel.report.starts import record_start
+from snakernel.report.terminal import finish, watch_run
 from snakernel.search import create_strategy
 from snakernel.search.trials import given_kernel, given_tunables
 from snakernel.skipping import skip_reason
@@ -33,6 +34,7 @@ try:
     SETTINGS = load_config(config)
     check_templates(SETTINGS)
     check_lessons(SETTINGS)
+    check_budget(SETTINGS)
     TASKS = {
         task.name: task
         for task in read_tasks(Path(SETTINGS.tasks_path), SETTINGS.dataset)
@@ -51,10 +53,16 @@ RESULTS = str(SETTINGS.results)
 CONFIG = f"{RESULTS}/config.yaml"
 LOGS = f"{RESULTS}/logs"
 STRATEGY = create_strategy(SETTINGS, "")
+ASKED = (
+    "the optimiser"
+    if SETTINGS.agent_type == "sweep"
+    else " or ".join(SETTINGS.model_shares)
+)
 CONDA = "../environment.yml"
 ON_GPU = 1 if SETTINGS.eval_backend == "local" else 0
 
 set_job_environment(SCRIPTS)
+watch_run(workflow, SETTINGS, list(TASKS.values()))
 
 
 wildcard_constraints:
@@ -178,6 +186,7 @@ def best_kernel_labels(wildcards):
 
 def show_summary():
     """Print the table of what the run has reached."""
+    finish(workflow)
     shell('python "$SNAKERNEL_SCRIPTS"/summarize.py --config {CONFIG} --show')
 
 

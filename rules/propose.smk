@@ -63,7 +63,7 @@ rule propose:
         folder=task_folder,
         definition=lambda wildcards: task_of(wildcards).definition,
     message:
-        "{wildcards.task} step {wildcards.step}: asking {SETTINGS.model_name}"
+        "{wildcards.task} step {wildcards.step}: asking {ASKED}"
     shell:
         'python "$SNAKERNEL_SCRIPTS"/propose.py --config {params.config:q} --task-folder {params.folder:q} '
         "--definition {params.definition:q} --step {wildcards.step} --prompt {input.prompt:q} --out {output:q} > {log:q} 2>&1"

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from snakernel.errors import run_main
 from snakernel.files import read_json, read_model, read_text, write_model
-from snakernel.skipping import NotAsked, skip_answer
+from snakernel.skipping import NotAsked, is_begun, skip_answer
 
 if TYPE_CHECKING:
     from snakernel.config import Config
     from snakernel.llm.base import Provider, Request
+    from snakernel.llm.journal import Journal
 
 
 def main() -> None:
@@ -28,18 +29,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="response.json")
     arguments = parser.parse_args()
     task = arguments.task_folder.name
-    answered = (arguments.task_folder.parent / "answers" / task / f"{arguments.step}.json").exists()
-    if not answered and (why := read_json(arguments.prompt.with_suffix(".json")).get("skip")):
+    why = read_json(arguments.prompt.with_suffix(".json")).get("skip")
+    if why and not is_begun(arguments.task_folder, arguments.step):
         return not_asked(arguments.out, why)
     from snakernel.config import read_config  # here and below: a step that is skipped is not to wait for it
     from snakernel.llm.journal import Journal
 
     config = read_config(arguments.config)
     journal = Journal(arguments.task_folder.parent, task, arguments.step)
+    if why and journal.asked() is None:
+        return not_asked(arguments.out, why)
     try:
         answer, new = journal.answer(
             lambda: request(config, arguments.prompt),
-            lambda: provider(config, arguments.task_folder, arguments.definition, arguments.step, arguments.prompt),
+            lambda: provider(config, journal, arguments.task_folder, arguments.definition, arguments.prompt),
+            more_room=0 if config.api_type == "replay" else config.more_room,
         )
     except NotAsked as reason:
         return not_asked(arguments.out, str(reason))
@@ -63,6 +67,8 @@ def request(config: Config, prompt: Path) -> Request:
         model=question.model or config.model_name,
         temperature=config.temperature,
         max_completion_tokens=config.max_completion_tokens,
+        thinking=config.thinking,
+        effort=config.reasoning_effort,
         question=question,
     )
 
@@ -84,23 +90,39 @@ def not_asked(out: Path, why: str) -> None:
     print(f"not asked: {why}")
 
 
-def provider(config: Config, task_folder: Path, definition: str, step: int, prompt: Path) -> Provider:
+def provider(config: Config, journal: Journal, task_folder: Path, definition: str, prompt: Path) -> Provider:
     """Who answers a step."""
     replay = None
     if config.api_type == "replay":
         from snakernel.llm.replay import Replay
 
-        replay = Replay(config.replay_path or "", task_folder.name, definition, step)
+        replay = Replay(config.replay_path or "", task_folder.name, definition, journal.step)
     if read_json(prompt.with_suffix(".json"))["role"] == "sweep" and not (replay and replay.journal.is_file()):
         from snakernel.search.trials import Trials
 
         return Trials(kernel_to_sweep(config, task_folder, definition, prompt))
     if replay:
         return replay
+    from snakernel.llm.ledger import Ledger
+    from snakernel.llm.limits import create_limits
     from snakernel.llm.providers import create_provider
 
-    memory = config.results / "answers" / ".refused.json"
-    return create_provider(api_type=config.api_type, api_base=config.api_base, memory=memory)
+    service = create_provider(
+        api_type=config.api_type,
+        api_base=config.api_base,
+        memory=journal.answers / ".refused.json",
+        price=config.price,
+        batch=config.llm_mode == "batch",
+        poll_s=config.batch_poll_s,
+    )
+    service.gate = Ledger(
+        journal,
+        service.worst_usd,
+        max_cost=config.max_cost,
+        max_cost_per_task=config.max_cost_per_task,
+        limits=create_limits(config, service.base_url),
+    )
+    return service
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write a step's prompt: what will be asked, or, where the step is answered already, what was asked.
+"""Write a step's prompt: what will be asked, or, where the step is answered already or in a batch, what was asked.
 
 Nobody is asked here.
 """
@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from snakernel.errors import UserError, run_main
-from snakernel.skipping import NotAsked, skip_prompt, stop_reason
+from snakernel.skipping import NotAsked, is_begun, skip_prompt, stop_reason
 
 
 def main() -> None:
@@ -23,8 +23,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="prompt.md, and prompt.json beside it; default: standard output")
     arguments = parser.parse_args()
     task = arguments.task_folder.name
-    answered = (arguments.task_folder.parent / "answers" / task / f"{arguments.step}.json").exists()
-    if arguments.out and not answered and (why := stop_reason(arguments.state)):
+    why = stop_reason(arguments.state) if arguments.out else None
+    if why and not is_begun(arguments.task_folder, arguments.step):
         return skip_prompt(arguments.out, why)
     from snakernel.config import read_config  # here and below: a step that is skipped is not to wait for it
     from snakernel.files import read_model, write_model, write_text
@@ -35,9 +35,11 @@ def main() -> None:
     from snakernel.search import State, create_strategy
 
     config = read_config(arguments.config)
-    kept = Journal(arguments.task_folder.parent, task, arguments.step).read()
-    if kept is not None:
-        text, question = kept.request.prompt, kept.request.question
+    asked = Journal(arguments.task_folder.parent, task, arguments.step).asked()
+    if why and asked is None:
+        return skip_prompt(arguments.out, why)
+    if asked is not None:
+        text, question = asked.prompt, asked.question
     else:
         strategy = create_strategy(config, task)
         before = strategy.reads(arguments.step)

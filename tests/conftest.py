@@ -48,7 +48,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory, _interpreter: None) -> Call
     from snakernel.evaluation.verdict import Settings
 
     keys = {"eval_backend": "cpu", "warmup_runs": 1, "iterations": 3, "timing_budget_s": 0.2, "max_workloads": 2}
-    settings = Settings.of(load_config({**keys, "eval_timeout_s": 8, "memory_limit_gb": 3.0}))
+    settings = Settings.of(load_config({**keys, "eval_timeout_s": 8, "memory_limit_gb": 2.0}))
     definition, workloads = check_task(Task("rmsnorm", "rmsnorm_h256"), MINI, 2)
     folder = tmp_path_factory.mktemp("reference")
     reference = measure_reference("rmsnorm_rmsnorm_h256", definition, workloads, settings, MINI, folder)

@@ -19,6 +19,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import select
 import socket
 import struct
@@ -121,6 +122,10 @@ class LLMServer:
         self.requests: list[Received] = []
         self.answered = 0
         """Answers that were sent completely, without a fault."""
+        self.polls = 1
+        """How often a batch is asked for before it is done."""
+        self.batches: dict[str, dict[str, Any]] = {}
+        """Batches by their names, and the files that go with them."""
         self.in_flight = 0
         self.max_in_flight = 0
         self._script: list[Reply] = []
@@ -151,7 +156,9 @@ class LLMServer:
             self.requests.clear()
             self.missing.clear()
             self.refused.clear()
+            self.batches.clear()
             self.answered = self.max_in_flight = 0
+            self.polls = 1
 
     def environment(self) -> dict[str, str]:
         """Environment variables that send all three services here, with keys, and around any proxy."""
@@ -221,9 +228,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/_server":
-            self._send_json(200, self.server.owner.counts())
-        else:
-            self._send_json(404, {"detail": "Not Found"})
+            return self._send_json(200, self.server.owner.counts())
+        name, _, end = re.sub(r".*/(?:batches|files)/", "", self.path).partition("/")
+        batch = self.server.owner.batches.get(name)
+        if batch is None:
+            return self._send_json(404, {"error": {"type": "not_found_error", "message": "there is no such batch"}})
+        if end:
+            return self._send(200, "application/jsonl", self._results(batch))
+        batch["polls"] -= 1
+        self._send_json(200, self._batch(name, batch))
 
     def do_POST(self) -> None:
         owner = self.server.owner
@@ -234,6 +247,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/_server/reset":
             owner.reset()
             return self._send_json(200, owner.counts())
+        if self.path.endswith("/files"):
+            lines = content.partition(b"filename=")[2].partition(b"\r\n\r\n")[2].partition(b"\r\n--")[0]
+            return self._send_json(200, {"id": self._add({"lines": lines.decode()}), "object": "file"})
+        if self.path.endswith("/batches"):
+            return self._send_json(200, self._create(json.loads(content)))
         protocol = next((name for end, name in PROTOCOLS.items() if self.path.endswith(end)), None)
         if protocol is None:
             return self._send_json(404, {"detail": "Not Found"})
@@ -241,6 +259,52 @@ class _Handler(BaseHTTPRequestHandler):
         received = Received(self.path, protocol, headers, json.loads(content))
         with owner._open(), contextlib.suppress(ConnectionError):
             self._reply(received, owner._take(received))
+
+    # Batches: of one request each. The script's reply is taken when a batch is made; a fault makes it expire.
+
+    def _add(self, entry: dict[str, Any]) -> str:
+        owner = self.server.owner
+        with owner._lock:
+            name = f"batch_{len(owner.batches) + 1}"
+            owner.batches[name] = entry | {"polls": owner.polls, "url": self.path}
+        return name
+
+    def _create(self, body: dict[str, Any]) -> dict[str, Any]:
+        if "requests" in body:
+            protocol, question = "messages", body["requests"][0]["params"]
+        else:
+            line = json.loads(self.server.owner.batches[body["input_file_id"]]["lines"])
+            protocol, question = "responses", line["body"]
+        received = Received(self.path, protocol, {}, question)
+        reply = self.server.owner._take(received)
+        self._count(reply)
+        name = self._add({"received": received, "reply": reply, "protocol": protocol})
+        return self._batch(name, self.server.owner.batches[name])
+
+    def _batch(self, name: str, batch: dict[str, Any]) -> dict[str, Any]:
+        done, now = batch["polls"] < 0, "2026-01-01T00:00:00Z"
+        if batch["protocol"] == "messages":
+            counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
+            url = f"{self.server.owner.url}{batch['url']}/{name}/results"
+            state = {"processing_status": "ended" if done else "in_progress", "results_url": url if done else None}
+            batch = {"type": "message_batch", "created_at": now, "expires_at": now, "request_counts": counts}
+            return {"id": name, **batch, **state}
+        status = ("expired" if batch["reply"].fault else "completed") if done else "in_progress"
+        kind = "error_file_id" if batch["reply"].status != 200 else "output_file_id"
+        file = {kind: name} if status == "completed" else {}
+        fields = {"completion_window": "24h", "created_at": 0, "endpoint": "/v1/responses", "input_file_id": "batch_0"}
+        return {"id": name, "object": "batch", "status": status, **fields, **file}
+
+    def _results(self, batch: dict[str, Any]) -> bytes:
+        received, reply, protocol = batch["received"], batch["reply"], batch["protocol"]
+        error = reply.error or _error(protocol, reply.status, f"scripted {reply.status}")
+        body = _documents[protocol](received, reply) if reply.status == 200 else error
+        if protocol == "responses":
+            response = {"status_code": reply.status, "request_id": "req_batch", "body": body}
+            return json.dumps({"id": "x", "custom_id": "question", "response": response, "error": None}).encode()
+        result = {"type": "succeeded", "message": body} if reply.status == 200 else {"type": "errored", "error": body}
+        result = {"type": "expired"} if reply.fault else result
+        return json.dumps({"custom_id": "question", "result": result}).encode() + b"\n"
 
     def _reply(self, received: Received, reply: Reply) -> None:
         owner = self.server.owner

@@ -220,7 +220,7 @@ CHEATS = {
     ),
     "takes too much memory": Cheat(
         honest_but(
-            "y = y * 2\nHOARD.append(bytearray(5 << 30))\nfor at in range(0, 5 << 30, 4096): HOARD[0][at] = 1",
+            "y = y * 2\nHOARD.append(bytearray(2 << 30))\nfor at in range(0, 5 << 30, 4096): HOARD[0][at] = 1",
             "HOARD = []\n",
         ),
         BROKEN,

@@ -18,8 +18,27 @@ from snakernel.files import explain, read_text
 API_ALIASES = {"anthropic": "claude", "google": "gemini"}
 Feedback = Literal["latencies", "baseline", "roofline", "errors", "resources", "notes"]
 WITHOUT_EFFECT = ("level", "problem_id", "dtype_str", "debug")
-LIMITS: tuple[str, ...] = ()
+LIMITS = ("max_cost", "max_cost_per_task", "stop_at_speedup", "patience")
 """Keys that end a search early: a step that was not asked because of one is asked when it changes."""
+
+
+class Price(BaseModel):
+    """US dollars per million tokens."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    input: float = Field(ge=0)
+    """Tokens of prompts."""
+    output: float = Field(ge=0)
+    """Tokens of answers, thinking included."""
+    cache_read: float | None = Field(default=None, ge=0)
+    """Tokens of prompts that the service read from its cache; null: as input."""
+    cache_write: float | None = Field(default=None, ge=0)
+    """Tokens of prompts that the service wrote to its cache; null: as input."""
+
+
+PriceOrPrices = Price | Mapping[str, Price] | None
+"""One model's price, or several models' by their names."""
 
 
 class Config(BaseModel):
@@ -110,6 +129,35 @@ class Config(BaseModel):
     """Sampling temperature; null sends none. A model that refuses it is asked without, and the answer says so."""
     max_completion_tokens: int = Field(default=16384, ge=1)
     """Upper bound of an answer's length in tokens, thinking included."""
+    more_room: int = Field(default=1, ge=0, le=6)
+    """How often an answer that met max_completion_tokens is asked again, with twice the room each time. All are paid
+    for and kept."""
+    thinking: Literal["adaptive", "disabled"] | int | None = None
+    """Claude: adaptive, disabled, or for older models a budget of tokens, 1024 or more; null leaves it to the
+    model."""
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    """How much the model thinks, where it lets itself be told; null leaves it to the model."""
+
+    llm_mode: Literal["stream", "batch"] = "stream"
+    """batch: questions go through the batches of claude or openai, at half the price, and may take up to 24 hours; a
+    run that is killed meanwhile collects them when it goes on. For wide searches."""
+    batch_poll_s: float = Field(default=30.0, gt=0)
+    """batch: seconds between two looks at whether it is done."""
+
+    max_cost: float | None = Field(default=None, gt=0)
+    """US dollars that the whole run may cost, requests in flight counted at the most that they can cost. Then the
+    steps that are left are not asked, and the run ends; raise it to go on. null: no bound."""
+    max_cost_per_task: float | None = Field(default=None, gt=0)
+    """The same for each task."""
+    price: Price | dict[str, Price] | None = None
+    """Price of the model, {input: USD, output: USD} per million tokens, for models that are not on the price list; of
+    several models: {name: {input: USD, output: USD}}."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """Requests that all processes of this machine may send to the service in any 60 seconds; null: no bound."""
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    """The same for tokens: the prompt's, estimated, and max_completion_tokens until the answer's are known."""
+    requests_in_flight: int | None = Field(default=None, ge=1)
+    """Requests that all processes of this machine may wait for at once; null: no bound."""
 
     eval_backend: Literal["local", "cpu", "modal"] = "local"
     """Where kernels are judged: local is a CUDA device of this machine, cpu is Triton's interpreter."""
@@ -197,6 +245,13 @@ class Config(BaseModel):
     def _empty_is_none(cls, value: str | None) -> str | None:
         return value or None
 
+    @field_validator("thinking")
+    @classmethod
+    def _budget_is_large_enough(cls, value: Any) -> Any:
+        if isinstance(value, int) and value < 1024:
+            raise ValueError("must be adaptive, disabled or a number of tokens, 1024 or more")
+        return value
+
     @field_validator("run")
     @classmethod
     def _run_is_a_folder_name(cls, value: str | None) -> str | None:
@@ -211,6 +266,12 @@ class Config(BaseModel):
         for key in ("islands", "sweep_steps"):
             if self.agent_type == "sweep" and getattr(self, key) != Config.model_fields[key].default:
                 raise ValueError(f"{key}: is for agent_type iterative and evolve, a sweep has none")
+        return self
+
+    @model_validator(mode="after")
+    def _has_batches(self) -> Config:
+        if self.llm_mode == "batch" and self.api_type not in ("claude", "openai", "replay"):
+            raise ValueError(f"llm_mode: batch is for api_type claude and openai, not for {self.api_type}")
         return self
 
     @property
@@ -237,6 +298,11 @@ class Config(BaseModel):
     def limits(self) -> dict[str, float | None]:
         """What ends a search early."""
         return {key: getattr(self, key) for key in LIMITS}
+
+    @property
+    def model_shares(self) -> dict[str, float]:
+        """The models that are asked, each with its share."""
+        return self.models or {self.model_name: 1.0}
 
     @property
     def ignored(self) -> list[str]:

@@ -20,7 +20,7 @@ _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\n`]*)$", re.MULTILINE)
 _EDIT_TAGS = re.compile(r"<((?:old_str|new_str|reasoning)_\d+)>.*?(?:</\1>|\Z)", re.DOTALL)
 _FIRST_CODE_LINE = re.compile(r"^(import |from \w|@|def |class |# |\"\"\"|''')")
 _PLAN = re.compile(r"<(bottleneck|idea)>(.*?)</\1>", re.DOTALL)
-_PLAN_CHARS = 300
+_PLAN_CHARS = 200
 _CPP = re.compile(r"#include\s*[<\"]|__global__\s+void|\bTORCH_LIBRARY\b|PYBIND11_MODULE")
 
 

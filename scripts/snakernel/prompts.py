@@ -169,7 +169,7 @@ def render_trial(
         first = base is None and strategy.shape.lane(number) == 0
         values = tunables.values if first else strategy.suggest(number, tunables, tried or [own])
         if values is None and config.agent_type == "sweep":
-            raise NotAsked(why)
+            raise NotAsked(why.removesuffix("."))
     text = fill(
         "sweep.md.j2",
         config,

@@ -34,6 +34,12 @@ def stop_reason(state: Path | None) -> str | None:
     return values.get("stopped") or values.get("skipped")
 
 
+def is_begun(task_folder: Path, step: int) -> bool:
+    """Whether the journal has the answer to a step, or a request that may have one: then it is not skipped at once."""
+    folder = task_folder.parent / "answers" / task_folder.name
+    return (folder / f"{step}.json").exists() or (folder / f"{step}.sent.jsonl").exists()
+
+
 def skip_prompt(prompt: Path, why: str) -> None:
     """prompt.md and prompt.json of a step that needs not be asked: the reason in both."""
     write_text(prompt, f"Not asked: {why}\n")

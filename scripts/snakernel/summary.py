@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from snakernel.config import Config
 from snakernel.dataset import Task
 from snakernel.history import Step, step
-from snakernel.llm.journal import kept_answers
+from snakernel.llm.journal import kept_answers, lost_requests
 from snakernel.search import create_strategy
 
 STAGES = {
@@ -61,6 +62,10 @@ class TaskSummary(Model):
     """Tokens of all answers."""
     cost_usd: float | None
     """Price of all answers in US dollars; None where one of them has no known price."""
+    lost_requests: int
+    """Requests that may have been paid for and brought no answer: a stream was cut, a process was killed."""
+    lost_usd: float
+    """The most that those can have cost, in US dollars, as far as prices are known; it is not in cost_usd."""
     device: str
     """What the figures were measured on."""
     verdicts: dict[str, int]
@@ -90,6 +95,8 @@ class Summary(Model):
     input_tokens: int
     output_tokens: int
     cost_usd: float | None
+    lost_requests: int
+    lost_usd: float
     tasks: list[TaskSummary]
 
     @property
@@ -113,6 +120,8 @@ def summarize(config: Config, tasks: list[Task]) -> Summary:
         input_tokens=sum(row.input_tokens for row in rows),
         output_tokens=sum(row.output_tokens for row in rows),
         cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
+        lost_requests=sum(row.lost_requests for row in rows),
+        lost_usd=sum(row.lost_usd for row in rows),
         tasks=rows,
     )
 
@@ -127,6 +136,7 @@ def summarize_task(config: Config, task: Task) -> TaskSummary:
     skipped = [one for one in done if one.skipped]
     done = [one for one in done if not one.skipped]
     responses = kept_answers(config.results, task.name)
+    lost = lost_requests(config.results, task.name)
     costs = [response.cost_usd for response in responses]
     verdicts: dict[str, int] = {}
     for one in done:
@@ -154,6 +164,8 @@ def summarize_task(config: Config, task: Task) -> TaskSummary:
         input_tokens=sum(response.usage.input_tokens for response in responses),
         output_tokens=sum(response.usage.output_tokens for response in responses),
         cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
+        lost_requests=len(lost),
+        lost_usd=sum(one.worst_usd or 0.0 for one in lost),
         device=last.evaluation.device.name if last is not None else "",
         verdicts=verdicts,
         reason=stopped if complete else fault or f"step {passed + 1} was not run",
@@ -198,14 +210,11 @@ def why_failed(config: Config, task: Task, number: int) -> str | None:
             continue
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         told = next((line for line in reversed(lines) if line.startswith("error: ")), None)
+        of = f"{stage} of step {number}" if stage in STAGES else stage
         if told is not None:
-            return (
-                f"{stage} of step {number}: {told.removeprefix('error: ')}"
-                if stage in STAGES
-                else (f"{stage}: {told.removeprefix('error: ')}")
-            )
+            return f"{of}: {told.removeprefix('error: ')} ({log})"
         if any(line.startswith("Traceback (most recent call last)") for line in lines):
-            return f"{stage}: {lines[-1]} ({log})"
+            return f"{of}: {lines[-1]} ({log})"
     return None
 
 
@@ -254,9 +263,17 @@ def print_summary(summary: Summary, details: Path) -> None:
             console.print(f"{row.task}: {row.status}: {row.reason}", soft_wrap=True)
     devices = sorted({row.device for row in summary.tasks if row.device})
     cost = "cost unknown" if summary.cost_usd is None else f"cost ${summary.cost_usd:.2f}"
+    if summary.lost_requests:
+        cost += f" (and ${summary.lost_usd:.2f} at most for {summary.lost_requests} requests without an answer)"
     console.print(
         f"Correct count {summary.correct_count}, total count {summary.total_count}, accuracy {summary.accuracy:.3g}, "
         f"sum of speedups {summary.sum_speedup:.3g}, average speedup {summary.average_speedup:.3g}, {cost}; "
         f"measured on {', '.join(devices) or 'nothing yet'}. Details: {details}",
         soft_wrap=True,
     )
+    folder = details.parent
+    if summary.complete:
+        console.print(f"Report: {folder / 'report' / 'index.html'}; as one file: snakemake --report report.html")
+    else:
+        config = shlex.quote(str(folder / "config.yaml"))
+        console.print(f"Report of what there is: python scripts/write_report.py --config {config}", soft_wrap=True)

@@ -17,6 +17,7 @@ from snakernel.evaluation.verdict import Evaluation
 from snakernel.files import read_model, write_model, write_text
 from snakernel.history import step
 from snakernel.llm.base import Answer
+from snakernel.llm.journal import Journal
 from snakernel.search import State, create_strategy
 from unit.test_prompts import CONFIG, TASK, add_step, folder
 
@@ -63,7 +64,9 @@ def play(config: Config, folder: Path, order: random.Random) -> dict[str, bytes]
     def answer(number: int) -> None:
         request = propose.request(config, path(number, "prompt.md"))
         if request.question.role == "sweep":
-            provider = propose.provider(config, folder, "gemm_n128_k256", number, path(number, "prompt.md"))
+            journal = Journal(folder.parent, TASK, number)
+            prompt = path(number, "prompt.md")
+            provider = propose.provider(config, journal, folder, "gemm_n128_k256", prompt)
             text = provider.ask(request).text
         else:
             text = answer_to(number, request.question.role)

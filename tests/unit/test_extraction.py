@@ -252,7 +252,7 @@ def test_a_plan_is_read_and_is_no_code() -> None:
     found = find_plan(f"Well. {plan} <idea>another</idea>")
     assert (found.bottleneck, found.idea) == ("two passes over memory", "keep the row in registers")
     assert find_plan("<bottleneck>memory</bottleneck> and no idea") is None
-    assert len(find_plan(f"<idea>{'x' * 999}</idea>").idea) == 300
+    assert len(find_plan(f"<idea>{'x' * 999}</idea>").idea) == 200
     code, extraction = extract(f"{plan}\n{KERNEL}", None, None)
     assert (code, extraction.plan) == (KERNEL, found)
     assert extract("<idea>\nimport os\n\ndef run(x): pass\n</idea>", None, None)[1].kind == "none"

@@ -97,12 +97,12 @@ def test_a_kernel_for_cuda_only_runs_its_triton_code_here(judged) -> None:
 )
 def test_a_misbehaving_kernel_gets_its_verdict(judged, kernel: str, status: Status, compiled: bool, told: str) -> None:
     begun = time.monotonic()
-    evaluation = judged(kernel)
+    evaluation = judged(kernel, eval_timeout_s=60)
     assert (evaluation.status, evaluation.compiled, evaluation.correct) == (status, compiled, False)
     assert told in evaluation.error
     assert evaluation.speedup is None
-    # Far under the limit of 8 s: the end of a process is noticed, not waited for.
-    assert time.monotonic() - begun < 7
+    # Far under the limit: the end of a process is noticed, not waited for.
+    assert time.monotonic() - begun < 30
 
 
 def test_an_endless_kernel_is_killed_with_its_children(judged) -> None:

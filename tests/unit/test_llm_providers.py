@@ -84,10 +84,11 @@ def waits():
 def ask(server, waits, tmp_path):
     """Ask the service of a case one question."""
 
-    def ask(case: Case, temperature: float | None = None, model: str | None = None, **options) -> Answer:
-        request = Request(
-            prompt="write", model=model or case.model, temperature=temperature, max_completion_tokens=1000
-        )
+    def ask(
+        case: Case, temperature: float | None = None, model: str | None = None, fields: dict | None = None, **options
+    ) -> Answer:
+        values = {"prompt": "write", "model": model or case.model, "temperature": temperature}
+        request = Request(**{**values, "max_completion_tokens": 1000, **(fields or {})})
         if case is CHAT:
             # As on an address that was found to have Chat Completions only.
             host = server.url.removeprefix("http://")
@@ -491,6 +492,53 @@ def test_older_names_of_chat(server, ask, case):
     assert (answer.text, answer.attempts, answer.usage) == ("hello", 3, Usage())
     assert server.requests[-1].body["max_tokens"] == 1000
     assert ask(case).attempts == 1
+
+
+THOUGHT = {"thinking": "adaptive", "effort": "high"}
+
+
+@every_protocol
+def test_a_prompt_in_two_parts(server, ask, case):
+    """What does not change from step to step is the system's, and Claude is told to keep it in its cache."""
+    prompt = "the operator\n\n<!-- user -->\n\nwrite"
+    assert ask(case, fields={"prompt": prompt}).request.prompt == prompt
+    (received,) = server.requests
+    assert received.prompt == "write"
+    cached = [{"type": "text", "text": "the operator", "cache_control": {"type": "ephemeral"}}]
+    parts = {"messages": received.body.get("system"), "responses": received.body.get("instructions")}
+    if case.protocol == "chat":
+        assert received.body["messages"][0] == {"role": "system", "content": "the operator"}
+    else:
+        assert parts[case.protocol] == (cached if case is CLAUDE else "the operator")
+
+
+@every_protocol
+def test_how_much_a_model_is_to_think(server, ask, case):
+    ask(case, fields=THOUGHT)
+    body = server.requests[0].body
+    if case is CLAUDE:
+        assert (body["thinking"], body["output_config"]) == ({"type": "adaptive"}, {"effort": "high"})
+    elif case is RESPONSES:
+        assert body["reasoning"] == {"effort": "high"}
+    else:
+        assert body["reasoning_effort"] == "high"
+    if case is CLAUDE:
+        ask(case, fields={"thinking": 2048})
+        assert server.requests[1].body["thinking"] == {"type": "enabled", "budget_tokens": 2048}
+
+
+@every_protocol
+def test_thinking_that_is_refused_is_dropped_with_a_warning(server, ask, waits, case):
+    for name in ("output_config", "reasoning", "reasoning_effort"):
+        server.refused[name] = f"{name.replace('config', 'config.effort')}: effort is not supported by this model"
+    server.refused["thinking"] = "thinking.type: adaptive thinking is not supported"
+    answer = ask(case, fields=THOUGHT)
+    assert (answer.text, waits) == ("hello", [])
+    assert len(answer.warnings) == (2 if case is CLAUDE else 1)
+    assert "effort high was not sent" in answer.warnings[-1]
+    asked = len(server.requests)
+    ask(case, fields=THOUGHT)
+    assert len(server.requests) == asked + 1, "it is remembered"
 
 
 # Keys and addresses

@@ -23,6 +23,7 @@ from snakernel.evaluation.verdict import (
 from snakernel.extraction import Extraction
 from snakernel.feedback import occupancy, shorten, slowest, without_noise
 from snakernel.files import read_model, write_model, write_text
+from snakernel.llm.base import split
 from snakernel.prompts import check_lessons, render
 from snakernel.search import Attempt, Plan, create_strategy
 
@@ -135,6 +136,16 @@ def test_a_tuning_carries_kernel_history_and_what_went_wrong(folder: Path) -> No
     assert "-BLOCK = 1\n+BLOCK = 2" in text
     assert "Speedup 1.2x" in text
     assert text == prompt(folder, attempts)[0]
+
+
+def test_what_does_not_change_is_the_systems_part(folder: Path) -> None:
+    """Of a proposal and of every tuning it is the same, so that services find it in their caches."""
+    proposal, _ = prompt(folder, [])
+    tuning, _ = prompt(folder, [add_step(folder, 1, 1.5, "BLOCK = 1\n")])
+    assert split(proposal)[0] == split(tuning)[0]
+    for part in ("gemm_n128_k256", "| 25,700 |", "Do not write to inputs"):
+        assert part in split(proposal)[0]
+    assert "BLOCK = 1" in split(tuning)[1] and "## The operator" not in split(tuning)[1]
 
 
 def test_memory_bounds_the_history(folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
-from snakernel.evaluation.verdict import Evaluation, Status
+from snakernel.evaluation.verdict import Confirmation, Evaluation, Status
 from snakernel.extraction import Extraction
 from snakernel.files import read_model, write_model, write_text
 from snakernel.history import step
@@ -95,6 +95,8 @@ def test_a_task_of_which_nothing_was_asked_has_an_export(stopped: Path) -> None:
     )
     state = State(agent_type="iterative", task=TASK, step=1, islands=[Island()], skipped="no money")
     write_model(stopped / "step_1" / "best.json", state)
+    none = Confirmation(task_id=TASK, step=None, draws=0, contenders=[], comparisons=[])
+    write_model(stopped / "best" / "confirmation.json", none)
     assert "NOT CORRECT: SKIPPED" in run("export_best.py", "--task-folder", stopped, "--step", "1")
     assert read_model(stopped / "best" / "evaluation.json", Evaluation).status is Status.SKIPPED
     assert "no money" in (stopped / "best" / "kernel.py").read_text()

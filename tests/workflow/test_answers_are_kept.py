@@ -10,10 +10,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
+from llm_server import LLMServer, Reply
+from snakernel.files import read_model
+from snakernel.summary import Summary
 
 from workflow.running import Project
 
@@ -190,7 +194,7 @@ def test_results_are_rebuilt_from_the_journal(project: Project) -> None:
         elif path.is_file():
             path.unlink()
     shutil.rmtree(project.folder / ".snakemake")
-    project.edit("prompts/proposer.md.j2", "You write GPU kernels", "You now write GPU kernels")
+    project.edit("prompts/_task.md.j2", "You write GPU kernels", "You now write GPU kernels")
     project.snakemake()
     assert project.journal() == before
     assert {name: (project.results / name).read_bytes() for name in _files(project, "prompt.md", "kernel.py")} == kept
@@ -226,3 +230,67 @@ def _files(project: Project, *names: str) -> list[str]:
     """The files of all steps that have one of the names. What is best is measured again, and may be another."""
     found = [path for name in names for path in project.results.glob(f"*/step_*/{name}")]
     return sorted(str(path.relative_to(project.results)) for path in found)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LLMServer]:
+    """A service whose answers hold a whole kernel and have 1,000 tokens each."""
+    text = (REPOSITORY / "datasets" / "mini" / "answers" / "rmsnorm_h256" / "1.md").read_text()
+    with LLMServer(Reply(text=text, output_tokens=1000)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def spent(server: LLMServer, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A run of one task of three steps whose money was spent after the first; an answer costs a dollar."""
+    project = Project.create(tmp_path_factory.mktemp("spent") / "project", **PAID)
+    (project.folder / "tasks.txt").write_text("rmsnorm, rmsnorm_h256\n")
+    project.snakemake(**server.environment())
+    return project
+
+
+PAID = {
+    "api_type": "openai",
+    "model_name": "a model without a price",
+    "price": {"input": 0, "output": 1000},
+    "max_completion_tokens": 1000,
+    "max_cost": 1.5,
+}
+
+
+def test_a_spent_budget_ends_the_run_in_order(server: LLMServer, spent: Project) -> None:
+    assert len(server.requests) == 1
+    assert set(spent.journal()) == {"rmsnorm_rmsnorm_h256/1.json"}
+    assert spent.plan() == {}
+    (row,) = read_model(spent.results / "summary.json", Summary).tasks
+    assert (row.status, row.steps, row.skipped, row.cost_usd, row.best_step) == ("stopped", 1, 2, 1.0, 1)
+    assert row.reason.startswith("budget spent: 1.0000 USD of max_cost 1.5")
+    assert row.reason.endswith("(steps 2 to 3 not asked)")
+    assert "SKIPPED" not in row.verdicts
+    # Nobody will be asked, so no key is wanted.
+    done = spent.snakemake("--forcerun", "summarize", OPENAI_API_KEY="")
+    assert "steps 2 to 3 not asked" in done.stdout
+
+
+def test_skipped_steps_are_asked_when_the_budget_is_raised(server: LLMServer, spent: Project, tmp_path: Path) -> None:
+    project = spent.copy(tmp_path / "project")
+    before, asked = project.journal(), len(server.requests)
+    project.configure(**PAID | {"model_name": "another", "temperature": 0.1})
+    assert project.plan() == {}
+    project.configure(**PAID | {"max_cost": 3.5})
+    without_key = project.snakemake(check=False, OPENAI_API_KEY="")
+    assert "OPENAI_API_KEY" in without_key.stderr and without_key.returncode
+    # A run that ends before the question is asked leaves it to the next one.
+    project.snakemake("--until", "write_prompt", **server.environment())
+    plan = project.plan()
+    assert (plan["propose"], plan["evaluate"], plan["select_best"]) == (2, 2, 2)
+    project.snakemake(**server.environment())
+    assert project.plan() == {}
+    after = project.journal()
+    assert len(after) == 3 and {name: after[name] for name in before} == before
+    assert len(server.requests) == asked + 2
+    (row,) = read_model(project.results / "summary.json", Summary).tasks
+    assert (row.status, row.steps, row.skipped, row.cost_usd) == ("done", 3, 0, 3.0)
+    # And those that are answered are never asked again, whatever the limit is.
+    project.configure(**PAID | {"max_cost": 0.5, "max_cost_per_task": 0.1})
+    assert project.plan() == {}

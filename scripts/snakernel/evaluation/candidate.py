@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snakernel.evaluation import inputs as drawing
+from snakernel.evaluation.compiler import give_built
 from snakernel.evaluation.processes import adopt_orphans, die_with
 from snakernel.evaluation.sandbox import Sandbox, remove_shared_memory
 from snakernel.evaluation.timing import Timer
@@ -429,6 +430,8 @@ def _confine(connection: int, log: int, parent: int, sandbox: Sandbox) -> None:
         folder = sandbox.scratch / name.lower()
         folder.mkdir()
         os.environ[name] = str(folder)
+        if name == "TRITON_CACHE_DIR":
+            give_built(folder)
     tempfile.tempdir = None  # the parent has looked already, and found its own
     os.chdir(sandbox.scratch / "home")
     sandbox.enter()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import shutil
 import tempfile
+from pathlib import Path
 
 import triton
 import triton.language as tl
@@ -18,16 +21,31 @@ def _sum(source, target, SIZE: tl.constexpr):
     tl.store(target, tl.sum(tl.load(source + at).to(tl.float32), 0).to(tl.bfloat16))
 
 
+BUILT = ""
+"""Folder of what was built for all kernels alike, C code of Triton's own; empty where nothing was."""
+
+
 def warm_up() -> None:
-    """Compile a small kernel for a device that need not be there, and load Triton's part that talks to CUDA.
+    """Compile a small kernel for a device that need not be there, and build Triton's part that talks to CUDA.
 
     CUDA is not started. Where Triton is another, or there is no C compiler, kernels pay for that themselves.
     """
-    with tempfile.TemporaryDirectory(prefix="snakernel-triton-") as folder, contextlib.suppress(Exception):
-        os.environ["TRITON_CACHE_DIR"] = folder
+    global BUILT
+    cache = tempfile.mkdtemp(prefix="snakernel-triton-")
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
+    with contextlib.suppress(Exception):
+        os.environ["TRITON_CACHE_DIR"] = f"{cache}/kernel"
         types = {"source": "*bf16", "target": "*bf16", "SIZE": "constexpr"}
         triton.compile(ASTSource(_sum, types, {"SIZE": 256}), target=GPUTarget("cuda", 90, 32))
+        os.environ["TRITON_CACHE_DIR"] = f"{cache}/built"
         from triton.backends.nvidia.driver import CudaUtils
 
-        CudaUtils()  # one a process; forks inherit it
+        CudaUtils()
+        BUILT = f"{cache}/built"
     os.environ.pop("TRITON_CACHE_DIR", None)
+
+
+def give_built(folder: Path) -> None:
+    """Put a copy of what was built into a kernel's own cache: no kernel writes where another one reads."""
+    if BUILT:
+        shutil.copytree(BUILT, folder, dirs_exist_ok=True)

@@ -33,7 +33,7 @@ QUEUED_S = 0.02
 MIN_CALLS = 32
 TIGHT = 0.01
 """From MIN_CALLS on, no further call is begun when the interval of the median is within this share of it."""
-TRAILING_CALLS = 3
+TRAILING_CALLS = 5
 
 
 class Contents(Protocol):

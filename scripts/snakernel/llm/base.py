@@ -6,6 +6,11 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from snakernel.errors import UserError
+
+CUT = {"max_tokens", "max_output_tokens", "length", "model_context_window_exceeded"}
+"""The services' words for an answer that met its upper bound."""
+
 
 class Question(BaseModel):
     """What a prompt was made of."""
@@ -53,13 +58,17 @@ class Request(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     prompt: str
-    """The whole user message."""
+    """The whole prompt; :func:`split` says which part of it is the system's."""
     model: str
     """The model as the provider names it."""
     temperature: float | None = None
     """Sampling temperature; None sends none."""
     max_completion_tokens: int
     """Upper bound of the answer's length, in tokens, thinking included."""
+    thinking: Literal["adaptive", "disabled"] | int | None = None
+    """Claude's thinking: adaptive, disabled, or a budget in tokens; None sends none."""
+    effort: str | None = None
+    """How much the model is to think, in the service's words; None sends none."""
     question: Question = Field(default_factory=Question)
     """What the prompt was made of; it is not sent."""
 
@@ -81,6 +90,17 @@ class Usage(BaseModel):
     """Those of the output that were thinking."""
 
 
+USER_PART = "<!-- user -->"
+"""The line of a prompt that ends what does not change from step to step. That is sent as the system's part, which
+services keep in their caches; what follows is the user's. A prompt without that line is all the user's."""
+
+
+def split(prompt: str) -> tuple[str, str]:
+    """The system's and the user's part of a prompt."""
+    system, line, user = prompt.partition(f"\n{USER_PART}\n")
+    return (system.strip("\n"), user.strip("\n")) if line else ("", prompt)
+
+
 class Answer(BaseModel):
     """One answer as it came: the journal keeps it, response.json repeats it."""
 
@@ -100,6 +120,8 @@ class Answer(BaseModel):
     """The model as served."""
     stop_reason: str
     """Why the answer ended, in the service's own word (end_turn, max_tokens, stop, length, refusal, ...)."""
+    batch_id: str | None = None
+    """The service's name of the batch that it came in, where it did."""
     request_id: str | None = None
     """The service's name of this request."""
     usage: Usage = Field(default_factory=Usage)
@@ -118,6 +140,69 @@ class Answer(BaseModel):
     """What a person should know of this answer: a parameter that was dropped, an end that was cut."""
     raw: dict[str, Any] = Field(default_factory=dict)
     """The service's own response object, without the text."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it met its upper bound before its end."""
+        return self.stop_reason in CUT
+
+
+class Sent(BaseModel):
+    """A request on its way, or one of which nobody knows what became: a line of sent.jsonl and lost.jsonl."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    started: str
+    """When it was sent, ISO 8601, UTC."""
+    model: str
+    """The model as it was asked for."""
+    input_tokens: int
+    """Tokens of the prompt, estimated."""
+    max_completion_tokens: int
+    """Upper bound of the answer's length, in tokens."""
+    worst_usd: float | None
+    """The most that it can have cost in US dollars, by that estimate; None where the price is not known."""
+    waits: bool = False
+    """It is reserved, but was not sent yet."""
+    batch_id: str | None = None
+    """The service's name of the batch that it is in: what comes of it can be collected later."""
+    request: Request | None = None
+    """What was asked, where it is in a batch."""
+    why: str = ""
+    """What became of it, as far as it is known."""
+
+
+class Refused(UserError):
+    """The service does not take the request as it is."""
+
+
+class Gate:
+    """What is told of every request before and after it; this one does nothing."""
+
+    def send(self, request: Request) -> None:
+        """Wait until the request may be sent.
+
+        Raises:
+            NotAsked: it must not.
+        """
+
+    def submitted(self, request: Request, batch_id: str) -> None:
+        """It is in a batch."""
+
+    def pending(self) -> Sent | None:
+        """The request of this step that is in a batch, by whichever process."""
+
+    def leave(self) -> None:
+        """It stays in its batch, and another process will ask what became of it."""
+
+    def answered(self, answer: Answer) -> None:
+        """It was answered."""
+
+    def forget(self) -> None:
+        """It was not answered and has cost nothing."""
+
+    def lose(self, why: str) -> None:
+        """It was not answered, but may have cost something."""
 
 
 class Provider(Protocol):

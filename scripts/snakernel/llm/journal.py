@@ -1,21 +1,31 @@
 """The journal of what models answered: drawn once, kept until a person takes it away.
 
 A step's entry is results/{run}/answers/{task}/{step}.json. It is no rule's output, so Snakemake never deletes it, and
-it is on disk, whole, before anything looks at the answer.
+it is on disk, whole, before anything looks at the answer. Beside it:
+
+{step}.{when}.json   answers that were set aside: by redraw.py, or because they were cut and asked again with more room
+                     ({step}.{when}.cut.json until there is an answer)
+{step}.sent.jsonl    the request that is in flight, or was when its process died
+{step}.lost.jsonl    requests that may have been paid for and brought no answer
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from snakernel.errors import UserError
-from snakernel.files import read_model, reserve
-from snakernel.llm.base import Answer, Provider, Request
+from snakernel.files import explain, read_model, read_text, reserve, write_model, write_text
+from snakernel.llm.base import Answer, Provider, Refused, Request, Sent
+from snakernel.skipping import NotAsked
+
+_CUT = ".cut.json"
+"""Ending of the names of answers that were cut, until the step has its answer."""
 
 RESERVED_BYTES = 2**21
 """Disk space that is taken before a model is asked: more than its prompt, its answer and its thinking."""
@@ -23,28 +33,77 @@ RESERVED_BYTES = 2**21
 
 def kept_answers(results: Path | str, task: str) -> list[Answer]:
     """All answers that a task has in the journal, those that were set aside too: each was paid for."""
-    return [read_model(path, Answer) for path in sorted((Path(results) / "answers" / task).glob("[!.]*.json"))]
+    return [read_model(path, Answer) for path in answer_files(Path(results) / "answers" / task)]
+
+
+def lost_requests(results: Path | str, task: str) -> list[Sent]:
+    """The requests of a task that may have been paid for and brought no answer."""
+    folder = Path(results) / "answers" / task
+    return [sent for path in sorted(folder.glob("*.lost.jsonl")) for sent in read_sent(path)]
+
+
+def answer_files(folder: Path) -> list[Path]:
+    """The entries in a task's folder of the journal."""
+    return sorted(folder.glob("[!.]*.json"))
+
+
+def read_sent(path: Path) -> list[Sent]:
+    """The lines of a file of requests; the last line may be cut, where its process was killed."""
+    lines = read_text(path).splitlines()
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(Sent.model_validate_json(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise UserError(f"{path}, line {number}: {explain(error)}") from None  # type: ignore[arg-type]
+    return found
+
+
+def _read_answer(path: Path) -> Answer:
+    return read_model(path, Answer)
 
 
 class Journal:
     """The entry of one step."""
 
     def __init__(self, results: Path | str, task: str, step: int):
-        folder = Path(results) / "answers" / task
-        self.path = folder / f"{step}.json"
-        self._lock = folder / f".{step}.lock"
+        self.answers = Path(results) / "answers"
+        self.folder = self.answers / task
+        self.step = step
+        self.path = self.folder / f"{step}.json"
+        self.sent = self.folder / f"{step}.sent.jsonl"
+        self.lost = self.folder / f"{step}.lost.jsonl"
+        self._lock = self.folder / f".{step}.lock"
 
     def read(self) -> Answer | None:
         """The kept answer, or None where the step was never answered."""
         return read_model(self.path, Answer) if self.path.exists() else None
 
-    def answer(self, request: Callable[[], Request], provider: Callable[[], Provider]) -> tuple[Answer, bool]:
+    def asked(self) -> Request | None:
+        """The request that was answered, or that is in a batch; None where the step may be asked anything."""
+        kept = self.read()
+        pending = self.pending() if kept is None else None
+        return kept.request if kept is not None else pending.request if pending is not None else None
+
+    def pending(self) -> Sent | None:
+        """The request that is in a batch."""
+        return next((sent for sent in read_sent(self.sent) if sent.batch_id), None) if self.sent.exists() else None
+
+    def answer(
+        self, request: Callable[[], Request], provider: Callable[[], Provider], *, more_room: int = 0
+    ) -> tuple[Answer, bool]:
         """The kept answer, else a new one, kept before it is returned; and whether it is new.
 
-        Both arguments are made only where the model must be asked. The entry is locked meanwhile: of two processes
+        Both functions are called only where the model must be asked. The entry is locked meanwhile: of two processes
         that want the same answer, one asks and the other reads. The lock goes with its process.
+
+        Args:
+            request: makes the question.
+            provider: makes who answers.
+            more_room: how often an answer that was cut is asked again, with twice the room each time.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self._lock):
             self._recover()
             kept = self.read()
@@ -52,13 +111,54 @@ class Journal:
                 return kept, False
             # An answer that finds the disk full would be lost: its place is taken before it is asked for.
             with reserve(self.path, RESERVED_BYTES) as keep:
-                answer = provider().ask(request())
+                answer = self._ask(request(), provider(), more_room)
                 keep(answer)
+            self.sent.unlink(missing_ok=True)
+            self._recover()
             return answer, True
 
+    def _ask(self, request: Request, provider: Provider, more_room: int) -> Answer:
+        """Ask, and again with more room as long as the answer is cut; those that were cut are kept too."""
+        most = request.max_completion_tokens * 2**more_room
+        # A process that was killed may have had one that was cut already.
+        asked = [answer for answer in map(_read_answer, self._cut()) if answer.request.prompt == request.prompt]
+        cut = asked[0] if asked else None
+        while True:
+            if cut is not None:
+                if cut.request.max_completion_tokens >= most:
+                    return cut
+                room = min(most, 2 * cut.request.max_completion_tokens)
+                request = request.model_copy(update={"max_completion_tokens": room})
+            try:
+                answer = provider.ask(request)
+            except (Refused, NotAsked) as error:
+                if cut is None:
+                    raise
+                return cut.model_copy(update={"warnings": [*cut.warnings, f"no more room for it: {error}"]})
+            if cut is not None:
+                told = f"an answer of {cut.usage.output_tokens} tokens was cut, so it was asked again with more room"
+                answer = answer.model_copy(update={"warnings": [told, *answer.warnings]})
+            if not answer.is_cut:
+                return answer
+            cut = answer
+            if cut.request.max_completion_tokens < most:
+                self._keep(cut, self._beside(cut, _CUT))
+
+    def _cut(self) -> list[Path]:
+        """Answers that were cut, the last one first."""
+        return sorted(self.folder.glob(f"{self.step}.*{_CUT}"), reverse=True)
+
+    def _keep(self, answer: Answer, path: Path) -> None:
+        write_model(path, answer, durable=True)
+        self.sent.unlink(missing_ok=True)
+
     def _recover(self) -> None:
-        """Take an answer that was written whole, but whose process was killed before it had its name; drop others."""
-        for left in sorted(self.path.parent.glob(f".{self.path.name}.*.tmp")):
+        """Settle what a killed process left.
+
+        An answer that was written whole, but had not its name yet, is taken; half ones are dropped. A request that was
+        in flight is lost, but in a batch. Answers that were cut are no more asked again where there is an answer.
+        """
+        for left in sorted(self.folder.glob(f".{self.path.name}.*.tmp")):
             try:
                 # Killed after it was written and before what was reserved and not needed was given back.
                 os.truncate(left, len(left.read_bytes().rstrip(b"\0")))
@@ -70,6 +170,59 @@ class Journal:
                 left.unlink()
             else:
                 left.rename(self.path)
+        for sent in read_sent(self.sent) if self.sent.exists() else []:
+            # Killed between keeping the answer and forgetting the request?
+            answered = any(read_model(path, Answer).ended >= sent.started for path in self._entries())
+            if sent.batch_id and not answered:
+                continue
+            if not sent.waits and not answered:
+                self._add_lost(sent.model_copy(update={"why": "its process was killed"}))
+            self.sent.unlink()
+        kept = self.read() if self._cut() else None
+        for path in self._cut() if kept is not None else []:
+            if _read_answer(path).ended == kept.ended:  # there was no more room, so it is the answer
+                path.unlink()
+            else:
+                path.rename(path.with_name(path.name.replace(_CUT, ".json")))
+
+    def _entries(self) -> list[Path]:
+        return [path for path in answer_files(self.folder) if path.name.partition(".")[0] == str(self.step)]
+
+    def send(self, sent: Sent) -> None:
+        """Write down that a request is about to be sent: durably, unless it still waits."""
+        write_text(self.sent, sent.model_dump_json() + "\n", durable=not sent.waits)
+
+    def forget(self) -> None:
+        """The request that was sent was not answered and has cost nothing."""
+        self.sent.unlink(missing_ok=True)
+
+    def lose(self, why: str) -> None:
+        """The request that was sent was not answered, but may have cost something."""
+        for sent in read_sent(self.sent):
+            self._add_lost(sent.model_copy(update={"why": why, "request": None}))
+        self.sent.unlink()
+
+    def _add_lost(self, sent: Sent) -> None:
+        with self.lost.open("a", encoding="utf-8") as file:
+            file.write(sent.model_dump_json() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    @contextmanager
+    def if_abandoned(self) -> Iterator[bool]:
+        """Whether no process asks this step; as long as the context lasts none can begin to."""
+        try:
+            with FileLock(self._lock, blocking=False):
+                yield True
+        except Timeout:
+            yield False
+
+    def recover(self) -> bool:
+        """Settle what a killed process left of this step; False where its process is alive."""
+        with self.if_abandoned() as abandoned:
+            if abandoned:
+                self._recover()
+            return abandoned
 
     def set_aside(self) -> Path:
         """Rename the kept answer, so that the step is drawn again; the old answer stays beside the new one.
@@ -84,11 +237,13 @@ class Journal:
             if not self.path.exists():
                 raise UserError(f"{self.path}: this step has no answer to set aside")
             try:
-                ended = datetime.fromisoformat(read_model(self.path, Answer).ended)
+                aside = self._beside(read_model(self.path, Answer))
             except UserError:
                 # A damaged entry is set aside as it is.
-                ended = datetime.now(UTC)
-            when = ended.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%f")
-            aside = self.path.with_name(f"{self.path.stem}.{when}.json")
+                aside = self.path.with_name(f"{self.step}.{datetime.now(UTC):%Y%m%dT%H%M%S.%f}.json")
             self.path.rename(aside)
             return aside
+
+    def _beside(self, answer: Answer, ending: str = ".json") -> Path:
+        ended = datetime.fromisoformat(answer.ended).astimezone(UTC).strftime("%Y%m%dT%H%M%S.%f")
+        return self.path.with_name(f"{self.step}.{ended}{ending}")

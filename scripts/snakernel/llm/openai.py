@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Collection
 from functools import cached_property
 from typing import Any
 
-from snakernel.llm.base import Answer, Request, Usage
-from snakernel.llm.prices import cost_usd
-from snakernel.llm.retry import CONNECT_TIMEOUT_S, Fault, Service
+from snakernel.llm.base import Answer, Request, Usage, split
+from snakernel.llm.retry import CONNECT_TIMEOUT_S, Fault, Service, fault_of_body
 
 _NO_STOP_REASON = "the stream ended without a stop reason"
 
@@ -54,11 +54,10 @@ class OpenAI(Service):
         with (
             self._client.responses.create(
                 model=request.model,
-                input=request.prompt,
                 max_output_tokens=request.max_completion_tokens,
                 store=False,
                 stream=True,
-                **self._temperature(request, refused),
+                **self._respond_parameters(request, refused),
             ) as stream,
             self._reading(stream.response, began),
         ):
@@ -73,35 +72,59 @@ class OpenAI(Service):
                     break
             if response is None:
                 raise Fault(_NO_STOP_REASON)
-            stop_reason = response.status or "completed"
-            warnings = []
-            if response.status == "failed":
-                if "policy" not in response.error.code:
-                    raise Fault.in_stream(response.error.message, response.error.code)
-                stop_reason = "refusal"
-                warnings.append(f"the service refused to answer ({response.error.code})")
-            elif response.status == "incomplete":
-                stop_reason = getattr(response.incomplete_details, "reason", None) or stop_reason
-            # Some servers send the text in events only.
-            text = response.output_text or "".join(texts)
-            parts = [part for item in response.output for part in (getattr(item, "content", None) or [])]
-            refusals = [part.refusal for part in parts if part.type == "refusal"]
-            if refusals and not text:
-                stop_reason, text = "refusal", "".join(refusals)
-                warnings.append("the model refused to answer")
-            thoughts = [part.text for part in parts if part.type == "reasoning_text"]
-            thoughts += [part.text for item in response.output for part in (getattr(item, "summary", None) or [])]
-            usage = response.usage and Usage(
-                input_tokens=_count(response.usage, "input_tokens"),
-                output_tokens=_count(response.usage, "output_tokens"),
-                cache_read_tokens=_count(response.usage, "input_tokens_details", "cached_tokens"),
-                cache_write_tokens=_count(response.usage, "input_tokens_details", "cache_write_tokens"),
-                reasoning_tokens=_count(response.usage, "output_tokens_details", "reasoning_tokens"),
-            )
-            raw = response.to_dict(mode="json", warnings=False)
-        for name in ("output", "instructions"):
-            raw.pop(name, None)
-        return self._complete(request, stream, raw, usage, text, "\n\n".join(thoughts), stop_reason, warnings)
+            # Here: a response that is not of the right shape is a malformed stream.
+            parts = _parts(response, "".join(texts))
+        return self._complete(request, stream.response.headers.get("x-request-id"), *parts)
+
+    def _submit(self, request: Request, refused: Collection[str]) -> str:
+        body = {
+            "model": request.model,
+            "max_output_tokens": request.max_completion_tokens,
+            "store": False,
+            **self._respond_parameters(request, refused),
+        }
+        line = {"custom_id": "question", "method": "POST", "url": "/v1/responses", "body": body}
+        content = json.dumps(line).encode() + b"\n"
+        file = self._client.files.create(file=("question.jsonl", content), purpose="batch")
+        batch = self._client.batches.create(input_file_id=file.id, endpoint="/v1/responses", completion_window="24h")
+        return batch.id
+
+    def _collect(self, request: Request, batch_id: str) -> Answer | Fault | None:
+        from openai.types.responses import Response
+
+        batch = self._client.batches.retrieve(batch_id)
+        if batch.status not in ("completed", "failed", "expired", "cancelled"):
+            return None
+        for file_id in (batch.output_file_id, batch.error_file_id):
+            for line in self._client.files.content(file_id).text.splitlines() if file_id else []:
+                reply = json.loads(line).get("response") or {}
+                if reply.get("status_code") == 200:
+                    try:
+                        response = Response.construct(**reply["body"])
+                        return self._complete(request, reply.get("request_id"), *_parts(response), batch=True)
+                    except Fault as fault:
+                        return fault
+                if reply:
+                    return fault_of_body(reply["status_code"], reply.get("body"), {})
+        if batch.status == "failed":
+            told = "; ".join(error.message or error.code or "" for error in (batch.errors and batch.errors.data) or [])
+            return Fault(told or "the batch failed", status=400, names=told, transient=False, billed=False)
+        return Fault(f"the batch was {batch.status}", billed=False)
+
+    def _respond_parameters(self, request: Request, refused: Collection[str]) -> dict[str, Any]:
+        system, user = split(request.prompt)
+        parameters: dict[str, Any] = {"input": user} | ({"instructions": system} if system else {})
+        if request.effort is not None and "effort" not in refused:
+            parameters["reasoning"] = {"effort": request.effort}
+        return parameters | self._temperature(request, refused)
+
+    def _chat_parameters(self, request: Request, refused: Collection[str]) -> dict[str, Any]:
+        system, user = split(request.prompt)
+        messages = [{"role": "system", "content": system}] if system else []
+        parameters: dict[str, Any] = {"messages": [*messages, {"role": "user", "content": user}]}
+        if request.effort is not None and "effort" not in refused:
+            parameters["reasoning_effort"] = request.effort
+        return parameters | self._temperature(request, refused)
 
     def _chat(self, request: Request, refused: Collection[str]) -> Answer:
         limit = "max_tokens" if "max_completion_tokens" in refused else "max_completion_tokens"
@@ -110,11 +133,10 @@ class OpenAI(Service):
         with (
             self._client.chat.completions.create(
                 model=request.model,
-                messages=[{"role": "user", "content": request.prompt}],
                 stream=True,
                 **{limit: request.max_completion_tokens},
                 **options,
-                **self._temperature(request, refused),
+                **self._chat_parameters(request, refused),
             ) as stream,
             self._reading(stream.response, began),
         ):
@@ -140,7 +162,8 @@ class OpenAI(Service):
         if refusal and not text:
             stop_reason, text = "refusal", refusal
             warnings.append("the model refused to answer")
-        return self._complete(request, stream, raw, usage, text, "".join(thoughts), stop_reason, warnings)
+        request_id = stream.response.headers.get("x-request-id")
+        return self._complete(request, request_id, raw, usage, text, "".join(thoughts), stop_reason, warnings)
 
     def _chat_usage(self, counted: Any) -> Usage:
         return Usage(
@@ -159,13 +182,15 @@ class OpenAI(Service):
     def _complete(
         self,
         request: Request,
-        stream: Any,
+        request_id: str | None,
         raw: dict[str, Any],
         usage: Usage | None,
         text: str,
         thinking: str,
         stop_reason: str,
         warnings: list[str],
+        *,
+        batch: bool = False,
     ) -> Answer:
         if stop_reason.startswith("content_filter"):
             warnings = [*warnings, f"the service held the answer back ({stop_reason})"]
@@ -178,12 +203,47 @@ class OpenAI(Service):
             thinking=thinking,
             model=model,
             stop_reason=stop_reason,
-            request_id=stream.response.headers.get("x-request-id") or raw.get("id"),
+            request_id=request_id or raw.get("id"),
             usage=usage or Usage(),
-            cost_usd=cost_usd(self.api_type, model, raw, api_base=self.base_url),
+            cost_usd=self._cost(request, model, raw, batch=batch),
             warnings=warnings,
             raw=raw,
         )
+
+
+def _parts(response: Any, streamed: str = "") -> tuple[dict[str, Any], Usage | None, str, str, str, list[str]]:
+    """A response's own object without its output, its usage, text, thinking, stop reason, and what is to be told.
+
+    ``streamed`` is its text where some servers send it in events only.
+    """
+    stop_reason = response.status or "completed"
+    warnings = []
+    if response.status == "failed":
+        if "policy" not in response.error.code:
+            raise Fault.in_stream(response.error.message, response.error.code)
+        stop_reason = "refusal"
+        warnings.append(f"the service refused to answer ({response.error.code})")
+    elif response.status == "incomplete":
+        stop_reason = getattr(response.incomplete_details, "reason", None) or stop_reason
+    text = response.output_text or streamed
+    parts = [part for item in response.output for part in (getattr(item, "content", None) or [])]
+    refusals = [part.refusal for part in parts if part.type == "refusal"]
+    if refusals and not text:
+        stop_reason, text = "refusal", "".join(refusals)
+        warnings.append("the model refused to answer")
+    thoughts = [part.text for part in parts if part.type == "reasoning_text"]
+    thoughts += [part.text for item in response.output for part in (getattr(item, "summary", None) or [])]
+    usage = response.usage and Usage(
+        input_tokens=_count(response.usage, "input_tokens"),
+        output_tokens=_count(response.usage, "output_tokens"),
+        cache_read_tokens=_count(response.usage, "input_tokens_details", "cached_tokens"),
+        cache_write_tokens=_count(response.usage, "input_tokens_details", "cache_write_tokens"),
+        reasoning_tokens=_count(response.usage, "output_tokens_details", "reasoning_tokens"),
+    )
+    raw = response.to_dict(mode="json", warnings=False)
+    for name in ("output", "instructions"):
+        raw.pop(name, None)
+    return raw, usage, text, "\n\n".join(thoughts), stop_reason, warnings
 
 
 def _count(counts: Any, *path: str) -> int:

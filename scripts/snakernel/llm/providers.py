@@ -7,10 +7,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from snakernel.config import Config, PriceOrPrices
 from snakernel.errors import UserError
-from snakernel.llm.base import Provider
+from snakernel.llm.base import Request
+
+if TYPE_CHECKING:
+    from snakernel.llm.retry import Service
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,11 @@ def create_provider(
     read_timeout_s: float = 600.0,
     tries: int = 5,
     memory: Path | str | None = None,
+    price: PriceOrPrices = None,
+    batch: bool = False,
+    poll_s: float = 30.0,
     sleep: Callable[[float], object] = time.sleep,
-) -> Provider:
+) -> Service:
     """The provider of ``api_type``; nothing is sent, and the SDK is loaded when the first question is asked.
 
     Args:
@@ -53,13 +61,16 @@ def create_provider(
         read_timeout_s: seconds of silence after which a request is given up.
         tries: requests that may fail before a question is given up.
         memory: a JSON file that keeps what services refused, so that other processes need not learn it again.
+        price: the price of the model; without it, the price list's.
+        batch: send questions in batches.
+        poll_s: seconds between two looks at whether a batch is done.
         sleep: waits between two requests.
 
     Raises:
         UserError: an unknown ``api_type``, an address that is none, or no key.
     """
     api_type = _canonical(api_type)
-    base_url = _base_url(api_type, api_base)
+    base_url = address_of(api_type, api_base)
     api_key = _key(api_type, base_url)
     if api_type == "claude":
         from snakernel.llm.claude import Claude as Chosen
@@ -74,6 +85,9 @@ def create_provider(
         read_timeout_s=read_timeout_s,
         tries=tries,
         memory=memory,
+        price=price,
+        batch=batch,
+        poll_s=poll_s,
         sleep=sleep,
     )
 
@@ -85,7 +99,29 @@ def check_credentials(api_type: str, api_base: str | None = None) -> None:
         UserError: there is none, or it cannot be one; an unknown ``api_type``; an address that is none.
     """
     api_type = _canonical(api_type)
-    _key(api_type, _base_url(api_type, api_base))
+    _key(api_type, address_of(api_type, api_base))
+
+
+def check_budget(config: Config) -> None:
+    """Check that a bound of the costs can be kept, before anything runs.
+
+    Raises:
+        UserError: the price of the model is not known.
+    """
+    if not config.asks_a_service or (config.max_cost is None and config.max_cost_per_task is None):
+        return
+    from snakernel.llm.prices import worst_usd  # here: it loads the price list
+
+    base_url = address_of(config.api_type, config.api_base)
+    for model in config.model_shares:
+        request = Request(prompt="", model=model, max_completion_tokens=config.max_completion_tokens)
+        if worst_usd(config.api_type, request, api_base=base_url, price=config.price) is None:
+            key = "max_cost" if config.max_cost is not None else "max_cost_per_task"
+            name = f"{{{model}: {{input: USD, output: USD}}}}" if config.models else "{input: USD, output: USD}"
+            raise UserError(
+                f"{key}: cannot be kept, as the price of model {model!r} is not on the price list; set price: {name} "
+                "per million tokens, or take the bound away"
+            )
 
 
 def _canonical(api_type: str) -> str:
@@ -96,7 +132,12 @@ def _canonical(api_type: str) -> str:
     return known
 
 
-def _base_url(api_type: str, api_base: str | None) -> str:
+def address_of(api_type: str, api_base: str | None) -> str:
+    """Where a service is asked: ``api_base``, else what the environment names, else its own address.
+
+    Raises:
+        UserError: that is no address.
+    """
     address = _ADDRESSES[api_type]
     source, url = ("api_base", api_base) if api_base else (address.variable, os.environ.get(address.variable))
     url = (url or "").strip() or address.official

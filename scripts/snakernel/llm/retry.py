@@ -20,13 +20,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from snakernel.config import PriceOrPrices
 from snakernel.errors import UserError
 from snakernel.files import write_text
-from snakernel.llm.base import Answer, Request
+from snakernel.llm.base import Answer, Gate, Refused, Request
+from snakernel.llm.prices import cost_usd, price_of, worst_usd
 
 MAX_WAIT_S = 120.0
 """The longest wait between two requests, in seconds, whatever Retry-After says."""
@@ -49,7 +52,6 @@ _PERMANENT = _NO_CREDIT | {
 }
 """Error codes that mean the same inside a stream, where the HTTP status is 200, as a status of 4xx."""
 
-_ENDS_EARLY = {"max_tokens", "max_output_tokens", "length", "model_context_window_exceeded", "pause_turn"}
 _TOO_LONG = re.compile(r"too long|too large|too many tokens|context|maximum|token limit", re.IGNORECASE)
 _LOOKS_LIKE_A_KEY = re.compile(r"\b(?:sk-|AIza|AQ\.)[-\w*]{6,}")
 
@@ -69,11 +71,13 @@ class Fault(Exception):
         names: str = "",
         transient: bool = True,
         retry_after_s: float | None = None,
+        billed: bool = True,
     ):
         """``words`` is the service's own message, or what happened: one phrase, no key in it.
 
         ``codes`` are the service's error codes; ``names`` is where its message may name a parameter. A ``transient``
         fault may pass when the same request is sent again, not before ``retry_after_s`` seconds where it says so.
+        ``billed``: the service may have answered, and want to be paid for it.
         """
         self.words = phrase(words)
         super().__init__(self.words)
@@ -82,6 +86,7 @@ class Fault(Exception):
         self.names = names
         self.transient = transient
         self.retry_after_s = retry_after_s
+        self.billed = billed
 
     @classmethod
     def in_stream(cls, words: str, *codes: str) -> Fault:
@@ -100,7 +105,12 @@ class Service(ABC):
         tries: requests that may fail before the question is given up.
         memory: a JSON file that keeps what services refused, so that other processes need not learn it again; deleting
             it is safe.
+        price: the price of the model; without it, the price list's.
+        batch: send questions in batches, of one each: they are cheaper, and need not be answered soon.
+        poll_s: seconds between two looks at whether a batch is done.
         sleep: waits between two requests.
+
+    ``gate`` is told of every request before and after it.
     """
 
     api_type: ClassVar[str]
@@ -118,8 +128,14 @@ class Service(ABC):
         read_timeout_s: float = 600.0,
         tries: int = 5,
         memory: Path | str | None = None,
+        price: PriceOrPrices = None,
+        batch: bool = False,
+        poll_s: float = 30.0,
         sleep: Callable[[float], object] = time.sleep,
     ):
+        self.gate = Gate()
+        self.price = price
+        self.batch, self.poll_s = batch, poll_s
         self.api_key = api_key
         self.base_url = base_url
         self.timeout_s = timeout_s
@@ -133,26 +149,50 @@ class Service(ABC):
 
         Raises:
             UserError: asking again cannot help, or ``tries`` requests failed.
+            Refused: the service does not take the request as it is.
+            NotAsked: the gate does not let it pass.
+            Unfinished: it is in a batch, of which nothing can be learned now.
         """
+        pending = self.gate.pending()
+        if pending is not None and pending.request is not None:
+            request = pending.request  # that is what will be answered
+        self._client  # noqa: B018  (loading the SDK is not the service's time)
         refused = self._recall(request)
         known = set(refused)
         started, waited_s, sent, failed = _now(), 0.0, 0, 0
         while True:
             sent += 1
+            batch_id = pending.batch_id if pending is not None else None
+            pending = None
+            if batch_id is None:
+                self.gate.send(request)
             try:
-                answer = self._send(request, refused)
-                break
-            except Exception as error:
+                if batch_id or self.batch:
+                    answer = self._through_batch(request, refused, batch_id)
+                else:
+                    answer = self._send(request, refused)
+            except BaseException as error:
                 fault = fault_of(error)
+                if fault is None and self.gate.pending() is not None:
+                    self.gate.leave()
+                    raise
+                if fault is not None and not fault.billed:
+                    self.gate.forget()
+                else:
+                    self.gate.lose(str(fault or type(error).__name__))
                 if fault is None:
                     raise
+            else:
+                self.gate.answered(answer)
+                break
             refusal = next((x for x in self._optional(request) if x not in refused and self._is_refused(x, fault)), "")
             if refusal:
                 refused[refusal] = fault.words
                 continue
             failed += 1
             if not fault.transient or failed >= self.tries:
-                raise UserError(self._explain(fault, request, failed))
+                kind = Refused if not fault.transient and fault.status in (400, 413, 422) else UserError
+                raise kind(self._explain(fault, request, failed))
             wait_s = min(max(2 ** (failed - 1) + random.random(), fault.retry_after_s or 0.0), MAX_WAIT_S)
             _log.warning("%s: try %d of %d failed (%s), next in %.1f s", self.name, failed, self.tries, fault, wait_s)
             self._sleep(wait_s)
@@ -161,12 +201,13 @@ class Service(ABC):
         # Only now: a service that refuses everything has not refused a parameter.
         self._remember(request, {name: words for name, words in refused.items() if name not in known})
         warnings = [*answer.warnings]
-        if "temperature" in refused:
-            warnings.append(
-                f"temperature {request.temperature} was not sent: {self.name} refuses it for {request.model} "
-                f"({refused['temperature']})"
-            )
-        if answer.stop_reason in _ENDS_EARLY:
+        for name in ("temperature", "thinking", "effort"):
+            if name in refused:
+                warnings.append(
+                    f"{name} {getattr(request, name)} was not sent: {self.name} refuses it for {request.model} "
+                    f"({refused[name]})"
+                )
+        if answer.is_cut or answer.stop_reason == "pause_turn":
             warnings.append(f"the answer was cut ({answer.stop_reason})")
         return answer.model_copy(
             update={
@@ -178,6 +219,11 @@ class Service(ABC):
             }
         )
 
+    @cached_property
+    @abstractmethod
+    def _client(self) -> Any:
+        """The SDK's client."""
+
     @abstractmethod
     def _send(self, request: Request, refused: Collection[str]) -> Answer:
         """Send one request, without what ``refused`` names, and return its complete answer.
@@ -186,12 +232,61 @@ class Service(ABC):
             Fault: the answer is not complete; exceptions of the SDK are left to :func:`fault_of`.
         """
 
+    def _through_batch(self, request: Request, refused: Collection[str], batch_id: str | None) -> Answer:
+        """Put a request into a batch of its own, unless it is in one already, and wait for its answer.
+
+        Raises:
+            Fault: it was not answered.
+            Unfinished: the service does not say what became of the batch.
+        """
+        if batch_id is None:
+            batch_id = self._submit(request, refused)
+            self.gate.submitted(request, batch_id)
+        failed = 0
+        while True:
+            try:
+                result = self._collect(request, batch_id)
+                failed = 0
+            except Exception as error:
+                fault = fault_of(error)
+                if fault is None:
+                    raise
+                if fault.status == 404:
+                    raise Fault(f"it does not know batch {batch_id} any more", transient=False) from None
+                failed += 1
+                if not fault.transient or failed >= self.tries:
+                    told = self._explain(fault, request, failed)
+                    raise Unfinished(f"{told}; batch {batch_id} will be asked for again by the next run") from None
+                result = None
+            if isinstance(result, Fault):
+                raise result
+            if result is not None:
+                return result.model_copy(update={"batch_id": batch_id})
+            self._sleep(self.poll_s)
+
+    def _submit(self, request: Request, refused: Collection[str]) -> str:
+        """Make a batch of one request; returns the service's name of it."""
+        raise UserError(f"llm_mode: {self.name} has no batches here")
+
+    def _collect(self, request: Request, batch_id: str) -> Answer | Fault | None:
+        """What became of the request in a batch; None as long as it is not done."""
+        raise UserError(f"llm_mode: {self.name} has no batches here")
+
     def _optional(self, request: Request) -> dict[str, Any]:
         """What can be left out or put in another way when the service refuses it, with the value it would have."""
-        return {} if request.temperature is None else {"temperature": request.temperature}
+        values = {name: getattr(request, name) for name in ("temperature", "effort")}
+        return {name: value for name, value in values.items() if value is not None}
 
     def _is_refused(self, name: str, fault: Fault) -> bool:
-        return fault.status in (400, 422) and re.search(rf"\b{name}\b", fault.names) is not None
+        return fault.status in (400, 422) and re.search(rf"(?<![a-z]){name}\b", fault.names) is not None
+
+    def worst_usd(self, request: Request) -> float | None:
+        """The most that one request can cost; None where the price of the model is not known."""
+        return worst_usd(self.api_type, request, api_base=self.base_url, price=self.price, batch=self.batch)
+
+    def _cost(self, request: Request, model: str, raw: dict[str, Any], *, batch: bool = False) -> float | None:
+        price = price_of(self.price, request.model)
+        return cost_usd(self.api_type, model, raw, api_base=self.base_url, price=price, batch=batch)
 
     def _answer(self, request: Request, *, text: str, thinking: str, **fields: Any) -> Answer:
         return Answer(
@@ -218,7 +313,7 @@ class Service(ABC):
         # One SDK passes over a page of HTML as an empty stream, the other fails an assertion on it.
         kind = response.headers.get("content-type", "no content type").partition(";")[0].strip().lower()
         if kind != "text/event-stream":
-            raise Fault(f"it sent {kind} instead of a stream", status=response.status_code)
+            raise Fault(f"it sent {kind} instead of a stream", status=response.status_code, billed=False)
         # The SDKs time each read, so that a stream of keep-alive events, which they swallow, would never end.
         late = threading.Event()
         connection = response.extensions["network_stream"].get_extra_info("socket")
@@ -292,26 +387,38 @@ class Service(ABC):
         return f"{host} {request.model} {name}" + ("" if value is None else f"={value}")
 
 
-def fault_of(error: Exception) -> Fault | None:
-    """What an exception of an SDK or of its HTTP client means; None where it is a mistake of ours."""
+class Unfinished(UserError):
+    """A request is in a batch of which nothing can be learned now."""
+
+
+def fault_of(error: BaseException) -> Fault | None:
+    """What an exception of an SDK or of its HTTP client means; None where it is a mistake of ours, or an interrupt."""
     import httpx2  # here: it costs what an SDK costs, and where one failed it is loaded already
 
+    # Before the request was sent.
+    unsent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+    billed = not any(isinstance(one, unsent) for one in (error, error.__cause__))
     if isinstance(error, Fault):
         return error
     if isinstance(error, httpx2.RequestError):
-        return Fault(_cause(error))
+        return Fault(_cause(error), billed=billed)
     if not (hasattr(error, "body") and hasattr(error, "request")):  # APIError of either SDK
         return None
     status = getattr(error, "status_code", None)
     if status is None and error.body is None:
-        return Fault(_cause(error))
-    detail = _error_object(error.body)
+        return Fault(_cause(error), billed=billed)
+    headers = error.response.headers if hasattr(error, "response") else {}
+    return fault_of_body(status, error.body, headers)
+
+
+def fault_of_body(status: int | None, body: Any, headers: Mapping[str, str]) -> Fault:
+    """What a service's error means, by its status, body and headers; no status: it came in a stream."""
+    detail = _error_object(body)
     codes = {str(detail[key]) for key in ("type", "code", "status") if detail.get(key)}
     message = detail.get("message") or detail.get("detail") or ", ".join(sorted(codes))
     if isinstance(message, list):  # FastAPI's, which repeats the whole request as "input"
         message = "; ".join(f"{entry.get('loc')}: {entry.get('msg')}" for entry in message if isinstance(entry, dict))
     message = str(message or (f"it answered {status}" if status else "it sent an error"))
-    headers = error.response.headers if hasattr(error, "response") else {}
     if status in (None, 200):
         return Fault.in_stream(message, *codes)
     if headers.get("x-should-retry") in ("true", "false"):
@@ -325,6 +432,7 @@ def fault_of(error: Exception) -> Fault | None:
         names=f"{detail.get('param')} {message}",
         transient=transient and not codes & _NO_CREDIT,
         retry_after_s=retry_after_s(headers, detail),
+        billed=False,
     )
 
 

@@ -78,8 +78,8 @@ def read_tunables(code: str) -> Tunables | None:
     lines = [0, *itertools.accumulate(len(line) for line in code.encode().splitlines(keepends=True))]
     space, values, places = {}, {}, {}
     for name, allowed in declared.items():
-        if not (isinstance(allowed, list | tuple) and allowed and all(isinstance(one, Value) for one in allowed)):
-            raise TunablesError(f"{NAME}: {name!r} must have a list of numbers, texts or truth values")
+        if not (isinstance(allowed, list | tuple) and allowed and all(map(_is_value, allowed))):
+            raise TunablesError(f"{NAME}: {name!r} must have a list of finite numbers, texts or truth values")
         expressions = assigned.get(name, [])
         if len(expressions) != 1:
             raise TunablesError(
@@ -90,7 +90,7 @@ def read_tunables(code: str) -> Tunables | None:
         if isinstance(expression, ast.Call) and len(expression.args) == 1 and not expression.keywords:
             (expression,) = expression.args
         value = _literal(expression)
-        if not isinstance(value, Value):
+        if not _is_value(value):
             raise TunablesError(f"{NAME}: {name!r} must be assigned a literal")
         unique = list(dict.fromkeys([*allowed, value]))
         numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in unique)
@@ -164,6 +164,13 @@ def _left(tunables: Tunables, taken: set[tuple[int, ...]], seed: int) -> tuple[i
         chosen = tuple(int(random.integers(size)) for size in sizes)
         if chosen not in taken:
             return chosen
+
+
+def _is_value(value: object) -> bool:
+    """Whether something can be written into a kernel, and into JSON."""
+    if isinstance(value, str):
+        return value.isprintable()
+    return isinstance(value, Value) and abs(value) < 2**63
 
 
 def _literal(node: ast.expr) -> object:

@@ -1,0 +1,135 @@
+"""What a proposal costs beside the request itself: wall seconds, side by side, against a server on loopback.
+
+    python benchmarks/propose_overhead.py [--repeat 7]
+
+job       scripts/propose.py as the workflow runs it: a process for each question, journal and ledger included
+bare SDK  a process that imports the SDK, asks the same question and prints the answer: what any client needs
+many      one process that asks question after question: what a job would save that asked for many
+skipped   scripts/propose.py for a step that needs not be asked
+
+The server answers at once; its share, from the request to the end of the answer, is told beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
+
+import propose as propose_script  # noqa: E402
+from llm_server import LLMServer, Reply  # noqa: E402
+from snakernel.config import config_yaml, load_config  # noqa: E402
+from snakernel.files import read_model, write_text  # noqa: E402
+from snakernel.llm.base import Answer  # noqa: E402
+
+MODELS = {"claude": "claude-opus-5-5", "openai": "gpt-6-sol", "gemini": "gemini-3.5-flash"}
+PROMPT = "Write a kernel.\n" * 500
+BARE = {
+    "claude": """
+import anthropic, sys
+with anthropic.Anthropic().messages.stream(model=sys.argv[1], max_tokens=1000,
+        messages=[{"role": "user", "content": sys.stdin.read()}]) as stream:
+    print(stream.get_final_message().content[0].text)
+""",
+    "openai": """
+import openai, sys
+for event in openai.OpenAI().responses.create(model=sys.argv[1], max_output_tokens=1000, stream=True,
+        input=sys.stdin.read()):
+    if event.type == "response.completed":
+        print(event.response.output_text)
+""",
+    "gemini": """
+import openai, os, sys
+client = openai.OpenAI(base_url=os.environ["GEMINI_BASE_URL"], api_key=os.environ["GEMINI_API_KEY"])
+for chunk in client.chat.completions.create(model=sys.argv[1], max_completion_tokens=1000, stream=True,
+        messages=[{"role": "user", "content": sys.stdin.read()}]):
+    print(chunk.choices[0].delta.content if chunk.choices else "")
+""",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=7, help="processes of each kind; the median is told")
+    arguments = parser.parse_args()
+    with LLMServer(Reply(text="def run(): pass\n" * 200)) as server, tempfile.TemporaryDirectory() as scratch:
+        os.environ.update(server.environment())
+        print(f"{'':8} {'job':>8} {'bare SDK':>9} {'many':>8} {'skipped':>8}   of the job: in the request, outside")
+        for api_type in MODELS:
+            row(api_type, Path(scratch) / api_type, arguments.repeat)
+
+
+def row(api_type: str, folder: Path, repeat: int) -> None:
+    """Measure one service."""
+    values = {"api_type": api_type, "model_name": MODELS[api_type], "temperature": None, "max_completion_tokens": 1000}
+    config = load_config({**values, "save_path": str(folder), "run": "run", "max_cost": 1000.0})
+    config_path, task = folder / "config.yaml", config.results / "op_definition"
+    write_text(config_path, config_yaml(config))
+    jobs, requests, bare, skipped = [], [], [], []
+    for step in range(1, repeat + 2):
+        jobs.append(propose(config_path, task, step, {}))
+        answer = read_model(task / f"{step}.json", Answer)
+        requests.append(seconds_of(answer))
+        skipped.append(propose(config_path, task, 1000 + step, {"skip": "enough"}))
+        bare.append(run([sys.executable, "-c", BARE[api_type], MODELS[api_type]], PROMPT))
+    many = ask_many(config_path, task, repeat)
+    # The first of each reads its files from the disk.
+    job, request, sdk, skip = (statistics.median(times[1:]) for times in (jobs, requests, bare, skipped))
+    print(
+        f"{api_type:8} {job:8.2f} {sdk:9.2f} {many:8.3f} {skip:8.3f}   {request:.3f}, {job - request:.2f}",
+        flush=True,
+    )
+
+
+def command_of(config: Path, task: Path, step: int, question: dict[str, str]) -> list[str]:
+    """The command of one proposal job, whose prompt is written."""
+    prompt = task / f"step_{step}" / "prompt.md"
+    write_text(prompt, PROMPT)
+    write_text(prompt.with_suffix(".json"), json.dumps({"role": "proposer"} | question))
+    command = [ROOT / "scripts" / "propose.py", "--config", config, "--task-folder", task, "--definition", "name"]
+    return [*map(str, command), "--step", str(step), "--prompt", str(prompt), "--out", str(task / f"{step}.json")]
+
+
+def propose(config: Path, task: Path, step: int, question: dict[str, str]) -> float:
+    """Wall seconds of one proposal job."""
+    return run([sys.executable, *command_of(config, task, step, question)])
+
+
+def ask_many(config: Path, task: Path, repeat: int) -> float:
+    """Wall seconds of one question more in a process that asks one after the other: this one."""
+    times = []
+    for step in range(2000, 2001 + repeat):
+        sys.argv = command_of(config, task, step, {})
+        begun = time.perf_counter()
+        with contextlib.redirect_stdout(io.StringIO()):
+            propose_script.main()
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times[1:])
+
+
+def run(command: list[str], text: str = "") -> float:
+    """Wall seconds of a process."""
+    begun = time.perf_counter()
+    subprocess.run(command, input=text, text=True, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - begun
+
+
+def seconds_of(answer: Answer) -> float:
+    """Wall seconds from the request to the end of its answer."""
+    return (datetime.fromisoformat(answer.ended) - datetime.fromisoformat(answer.started)).total_seconds()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Questions in batches: half the price, and a killed run collects what it has sent. Real SDKs, a loopback server."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from evaluating import wait_for
+from llm_server import LLMServer, Reply
+from snakernel.config import load_config
+from snakernel.errors import UserError
+from snakernel.llm import retry
+from snakernel.llm.base import Answer, Request, Usage
+from snakernel.llm.journal import Journal, kept_answers, lost_requests
+from snakernel.llm.ledger import Ledger
+from snakernel.llm.prices import cost_usd
+from snakernel.llm.providers import create_provider
+from snakernel.skipping import NotAsked
+
+MODELS = {"claude": "claude-opus-5-5", "openai": "gpt-6-sol"}
+PROMPT = "the operator\n\n<!-- user -->\n\nwrite"
+both = pytest.mark.parametrize("api_type", MODELS)
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory):
+    with LLMServer() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment().items():
+            patch.setenv(name, value)
+        patch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("none")))
+        patch.delenv("SSL_CERT_FILE", raising=False)
+        yield server
+
+
+@pytest.fixture
+def server(shared_server, monkeypatch):
+    shared_server.reset()
+    shared_server.answer = Reply()
+    monkeypatch.setattr(retry, "_refused_in_this_process", {})
+    return shared_server
+
+
+def ask(results: Path, api_type: str, *, sleep=lambda _: None, batch=True, step=1, prompt=PROMPT, **fields) -> Answer:
+    """Ask a step of task a as propose does."""
+    journal = Journal(results, "a", step)
+    bounds = {key: fields.pop(key) for key in ("max_cost",) if key in fields}
+
+    def provider():
+        service = create_provider(api_type=api_type, batch=batch, poll_s=0.01, sleep=sleep)
+        service.gate = Ledger(journal, service.worst_usd, **bounds)
+        return service
+
+    request = Request(prompt=prompt, model=MODELS[api_type], max_completion_tokens=1000, **fields)
+    return journal.answer(lambda: request, provider)[0]
+
+
+@both
+def test_an_answer_costs_half(server, tmp_path, api_type) -> None:
+    server.answer = Reply(text="a kernel", thinking="first", input_tokens=1000, output_tokens=500)
+    server.polls = 3
+    waits: list[float] = []
+    answer = ask(tmp_path, api_type, sleep=waits.append)
+    assert (answer.text, answer.thinking, waits) == ("a kernel", "first", [0.01] * 3)
+    assert answer.usage == Usage(input_tokens=1000, output_tokens=500)
+    assert answer.cost_usd == pytest.approx(cost_usd(api_type, answer.model, answer.usage) / 2)
+    assert answer.batch_id and len(server.requests) == 1
+    assert Journal(tmp_path, "a", 1).read() == answer
+    assert not list(tmp_path.rglob("*.sent.jsonl"))
+    assert server.requests[0].body[{"claude": "max_tokens", "openai": "max_output_tokens"}[api_type]] == 1000
+
+
+@both
+def test_a_parameter_that_is_refused_is_left_out_of_the_next_batch(server, tmp_path, api_type) -> None:
+    server.refused["temperature"] = "`temperature` is deprecated for this model."
+    answer = ask(tmp_path, api_type, temperature=0.5)
+    assert answer.text == "hello" and "temperature 0.5 was not sent" in answer.warnings[0]
+    assert [("temperature" in request.body) for request in server.requests] == [True, False]
+    assert lost_requests(tmp_path, "a") == []
+
+
+@both
+@pytest.mark.parametrize("reply", [Reply(fault="cut"), Reply(status=529), Reply(status=500)], ids=str)
+def test_a_batch_that_comes_to_nothing_is_made_again(server, tmp_path, api_type, reply) -> None:
+    """It expired, or the service could not answer."""
+    server.script(reply)
+    assert ask(tmp_path, api_type).text == "hello"
+    assert len(server.requests) == 2
+    assert lost_requests(tmp_path, "a") == []
+
+
+@both
+def test_what_is_wrong_with_a_request_is_told(server, tmp_path, api_type) -> None:
+    server.answer = Reply(status=400)
+    with pytest.raises(UserError, match=r"refused the request .*scripted 400"):
+        ask(tmp_path, api_type)
+    assert len(server.requests) == 1
+    assert not list(tmp_path.rglob("*.sent.jsonl"))
+
+
+def _never(_: float) -> None:
+    signal.pause()
+
+
+@both
+def test_a_killed_process_leaves_its_batch_to_the_next(server, tmp_path, api_type) -> None:
+    """Also to one that would not ask in batches, and with a prompt that was edited meanwhile."""
+    server.polls = 2
+    process = multiprocessing.get_context("fork").Process(
+        target=ask, args=(tmp_path, api_type), kwargs={"sleep": _never}
+    )
+    process.start()
+    sent = tmp_path / "answers" / "a" / "1.sent.jsonl"
+    wait_for(lambda: sent.exists() and '"batch_id":"' in sent.read_text())
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    journal = Journal(tmp_path, "a", 1)
+    assert journal.asked().prompt == PROMPT
+    with pytest.raises(NotAsked, match="budget spent: 0.0000 USD and perhaps"):
+        ask(tmp_path, api_type, step=2, max_cost=json.loads(sent.read_text())["worst_usd"] * 1.5)
+    answer = ask(tmp_path, api_type, batch=False, prompt="edited")
+    assert (answer.text, answer.request.prompt, len(server.requests)) == ("hello", PROMPT, 1)
+    assert answer.cost_usd == pytest.approx(cost_usd(api_type, answer.model, answer.usage) / 2)
+    assert lost_requests(tmp_path, "a") == [] and not sent.exists()
+    assert len(kept_answers(tmp_path, "a")) == 1
+
+
+@both
+def test_a_service_that_is_away_while_it_works_on_a_batch(server, tmp_path, api_type, monkeypatch) -> None:
+    """The batch stays what it is, and the next run collects it."""
+    server.polls = 1
+
+    def gone(_: float) -> None:
+        for name in ("ANTHROPIC_BASE_URL", "OPENAI_BASE_URL"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9/v1")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ask(tmp_path, api_type, sleep=gone)
+    with pytest.raises(UserError, match=r"did not answer .* batch batch_\d+ will be asked for again by the next run"):
+        ask(tmp_path, api_type)
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    assert ask(tmp_path, api_type).text == "hello"
+    assert len(server.requests) == 1
+    assert lost_requests(tmp_path, "a") == []
+
+
+@both
+def test_a_batch_that_the_service_has_forgotten_is_lost(server, tmp_path, api_type) -> None:
+    def forget(_: float) -> None:
+        server.batches.clear()
+
+    with pytest.raises(UserError, match="does not know batch"):
+        ask(tmp_path, api_type, sleep=forget)
+    assert len(lost_requests(tmp_path, "a")) == 1
+    assert ask(tmp_path, api_type).text == "hello"
+
+
+def test_only_two_services_have_batches() -> None:
+    with pytest.raises(UserError, match="llm_mode: batch is for api_type claude and openai, not for gemini"):
+        load_config({"api_type": "gemini", "llm_mode": "batch"})
