@@ -21,7 +21,7 @@ from llm_server import LLMServer, Reply
 from snakernel.config import Price, config_yaml, load_config
 from snakernel.dataset import read_tasks
 from snakernel.errors import UserError
-from snakernel.files import write_text
+from snakernel.files import read_model, write_text
 from snakernel.llm import limits as limits_module
 from snakernel.llm.base import Answer, Request, Usage
 from snakernel.llm.estimate import estimate
@@ -381,7 +381,7 @@ def test_costs_are_read_once(server, tmp_path) -> None:
     cache = tmp_path / "answers" / "a" / ".costs.json"
     ask(tmp_path, "a", 3, max_cost=1.0)
     assert set(json.loads(cache.read_text())) == {"1.json", "2.json"}
-    assert Answer.model_validate_json((tmp_path / "answers" / "a" / "1.json").read_text()).cost_usd
+    assert read_model(tmp_path / "answers" / "a" / "1.json", Answer).cost_usd
 
 
 def test_the_estimate_before_a_run(server, tmp_path) -> None:
