@@ -1,4 +1,4 @@
-"""What a proposal costs beside the request itself: wall seconds, side by side, against a server on loopback.
+"""What a proposal costs beside the request itself: wall and CPU seconds, side by side, with a server on loopback.
 
     python benchmarks/propose_overhead.py [--repeat 7]
 
@@ -7,7 +7,8 @@ bare SDK  a process that imports the SDK, asks the same question and prints the 
 many      one process that asks question after question: what a job would save that asked for many
 skipped   scripts/propose.py for a step that needs not be asked
 
-The server answers at once; its share, from the request to the end of the answer, is told beside.
+The server answers at once; its share, from the request to the end of the answer, is told beside. CPU seconds do not
+depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import contextlib
 import io
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -24,6 +26,7 @@ import tempfile
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
@@ -66,7 +69,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with LLMServer(Reply(text="def run(): pass\n" * 200)) as server, tempfile.TemporaryDirectory() as scratch:
         os.environ.update(server.environment())
-        print(f"{'':8} {'job':>8} {'bare SDK':>9} {'many':>8} {'skipped':>8}   of the job: in the request, outside")
+        heads = "  ".join(f"{name:>13}" for name in ("job", "bare SDK", "many", "skipped"))
+        print(f"{'':8}  {heads}   of the job, wall: in the request, outside")
         for api_type in MODELS:
             row(api_type, Path(scratch) / api_type, arguments.repeat)
 
@@ -86,11 +90,22 @@ def row(api_type: str, folder: Path, repeat: int) -> None:
         bare.append(run([sys.executable, "-c", BARE[api_type], MODELS[api_type]], PROMPT))
     many = ask_many(config_path, task, repeat)
     # The first of each reads its files from the disk.
-    job, request, sdk, skip = (statistics.median(times[1:]) for times in (jobs, requests, bare, skipped))
-    print(
-        f"{api_type:8} {job:8.2f} {sdk:9.2f} {many:8.3f} {skip:8.3f}   {request:.3f}, {job - request:.2f}",
-        flush=True,
-    )
+    kinds = (median(jobs[1:]), median(bare[1:]), many, median(skipped[1:]))
+    request = statistics.median(requests[1:])
+    cells = "  ".join(f"{one.wall:6.2f} {one.cpu:6.2f}" for one in kinds)
+    print(f"{api_type:8}  {cells}   {request:.2f}, {kinds[0].wall - request:.2f}", flush=True)
+
+
+class Seconds(NamedTuple):
+    """How long something took."""
+
+    wall: float
+    cpu: float
+
+
+def median(times: list[Seconds]) -> Seconds:
+    """The median of each."""
+    return Seconds(*map(statistics.median, zip(*times, strict=True)))
 
 
 def command_of(config: Path, task: Path, step: int, question: dict[str, str]) -> list[str]:
@@ -102,28 +117,29 @@ def command_of(config: Path, task: Path, step: int, question: dict[str, str]) ->
     return [*map(str, command), "--step", str(step), "--prompt", str(prompt), "--out", str(task / f"{step}.json")]
 
 
-def propose(config: Path, task: Path, step: int, question: dict[str, str]) -> float:
-    """Wall seconds of one proposal job."""
+def propose(config: Path, task: Path, step: int, question: dict[str, str]) -> Seconds:
+    """Time one proposal job."""
     return run([sys.executable, *command_of(config, task, step, question)])
 
 
-def ask_many(config: Path, task: Path, repeat: int) -> float:
-    """Wall seconds of one question more in a process that asks one after the other: this one."""
+def ask_many(config: Path, task: Path, repeat: int) -> Seconds:
+    """Time one question more in a process that asks one after the other: this one."""
     times = []
     for step in range(2000, 2001 + repeat):
         sys.argv = command_of(config, task, step, {})
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), time.process_time()
         with contextlib.redirect_stdout(io.StringIO()):
             propose_script.main()
-        times.append(time.perf_counter() - begun)
-    return statistics.median(times[1:])
+        times.append(Seconds(time.perf_counter() - begun, time.process_time() - cpu))
+    return median(times[1:])
 
 
-def run(command: list[str], text: str = "") -> float:
-    """Wall seconds of a process."""
-    begun = time.perf_counter()
+def run(command: list[str], text: str = "") -> Seconds:
+    """Time a process."""
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, input=text, text=True, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - begun
+    after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - begun
+    return Seconds(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
 def seconds_of(answer: Answer) -> float:

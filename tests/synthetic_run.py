@@ -20,6 +20,8 @@ from snakernel.dataset import read_tasks
 from snakernel.evaluation.verdict import (
     CompiledKernel,
     Conditions,
+    Confirmation,
+    Contender,
     Device,
     Evaluation,
     Latency,
@@ -214,11 +216,19 @@ def make_task(config: Config, name: str, definition: str, workloads: int, model:
         write_model(one.folder / "evaluation.json", evaluation)
         state = strategy.update(before, one.attempt())
         write_model(one.folder / "best.json", state)
-    if state.best is not None:
-        best = step(folder, state.best.step)
-        write_text(folder / "best" / "kernel.py", best.kernel)
-        write_model(folder / "best" / "evaluation.json", best.evaluation)
-        write_text(folder / "best" / "solution.json", "{}\n")
+    right = [attempt.step for attempt in [state.best] if attempt is not None and attempt.correct]
+    best = step(folder, right[0] if right else strategy.steps)
+    confirmation = Confirmation(
+        task_id=name,
+        step=best.number if right else None,
+        draws=20,
+        contenders=[Contender(step=n, speedup=step(folder, n).evaluation.speedup, status=Status.PASSED) for n in right],
+        comparisons=[],
+    )
+    write_model(folder / "best" / "confirmation.json", confirmation)
+    write_text(folder / "best" / "kernel.py", best.kernel)
+    write_model(folder / "best" / "evaluation.json", best.evaluation)
+    write_text(folder / "best" / "solution.json", "{}\n")
 
 
 def latency(ms: float, rng: random.Random) -> Latency:

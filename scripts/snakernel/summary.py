@@ -11,9 +11,11 @@ from pydantic import BaseModel, ConfigDict
 
 from snakernel.config import Config
 from snakernel.dataset import Task
+from snakernel.evaluation.verdict import Confirmation, Status
+from snakernel.files import read_model
 from snakernel.history import Step, step
 from snakernel.llm.journal import kept_answers, lost_requests
-from snakernel.search import create_strategy
+from snakernel.search import State, create_strategy
 
 STAGES = {
     "write_prompt": "prompt.md",
@@ -23,6 +25,10 @@ STAGES = {
     "select_best": "best.json",
 }
 """The rules of a step, in their order, and what each makes: their logs tell where a task stopped."""
+
+
+ENDS = {"confirm_best": "confirmation.json", "export_best": "evaluation.json"}
+"""The rules at a task's end, and what each makes in best/."""
 
 
 class Model(BaseModel):
@@ -142,9 +148,9 @@ def summarize_task(config: Config, task: Task) -> TaskSummary:
     for one in done:
         verdicts[one.evaluation.status.value] = verdicts.get(one.evaluation.status.value, 0) + 1
     state = last.state if last is not None else None
-    best = state.best if state is not None and state.best is not None and state.best.correct else None
-    evaluation = step(folder, best.step).evaluation if best is not None else None
-    complete = passed == planned
+    complete = passed == planned and all((folder / "best" / name).exists() for name in ENDS.values())
+    best_step, refuted = chosen_step(folder, state, complete)
+    evaluation = step(folder, best_step).evaluation if best_step is not None else None
     fault = None if complete else why_failed(config, task, passed + 1)
     stopped = (state.stopped or state.skipped or "") if state is not None else ""
     if skipped:
@@ -157,7 +163,7 @@ def summarize_task(config: Config, task: Task) -> TaskSummary:
         steps_planned=planned,
         compiled=sum(one.evaluation.compiled for one in done),
         correct=sum(one.evaluation.correct for one in done),
-        best_step=best.step if best is not None else None,
+        best_step=best_step,
         best_speedup=evaluation.speedup if evaluation else None,
         best_speedup_geomean=evaluation.speedup_geomean if evaluation else None,
         best_latency_ms=evaluation.latency_ms if evaluation else None,
@@ -168,8 +174,26 @@ def summarize_task(config: Config, task: Task) -> TaskSummary:
         lost_usd=sum(one.worst_usd or 0.0 for one in lost),
         device=last.evaluation.device.name if last is not None else "",
         verdicts=verdicts,
-        reason=stopped if complete else fault or f"step {passed + 1} was not run",
+        reason="; ".join(filter(None, [stopped, refuted])) if complete else fault or _not_run(passed, planned),
     )
+
+
+def chosen_step(folder: Path, state: State | None, complete: bool) -> tuple[int | None, str]:
+    """The step of a task's best kernel, None while none is correct; and why the best by its verdict is not it.
+
+    At a task's end that is what confirm_best has found, until then the best so far.
+    """
+    best = state.best if state is not None and state.best is not None and state.best.correct else None
+    if not complete:
+        return (best.step if best else None), ""
+    confirmation = read_model(folder / "best" / "confirmation.json", Confirmation)
+    wrong = [one for one in confirmation.contenders if one.status is not Status.PASSED]
+    told = [f"step {one.step} was right in its step, but not on fresh draws: {one.status.value}" for one in wrong]
+    return confirmation.step, "; ".join(told)
+
+
+def _not_run(passed: int, planned: int) -> str:
+    return f"step {passed + 1} was not run" if passed < planned else "its best kernel was not confirmed"
 
 
 def steps_done(folder: Path, planned: int) -> list[Step]:
@@ -204,6 +228,7 @@ def why_failed(config: Config, task: Task, number: int) -> str | None:
             (stage, logs / f"step_{number}" / f"{stage}.log", step(folder, number).folder / output)
             for stage, output in STAGES.items()
         ),
+        *((stage, logs / f"{stage}.log", folder / "best" / output) for stage, output in ENDS.items()),
     ]
     for stage, log, output in candidates:
         if output.exists() or not log.exists():

@@ -99,6 +99,11 @@ def lost_of(project: Project, tasks: int) -> list[Sent]:
     return [sent for name in names for sent in lost_requests(project.results, name)]
 
 
+def files_of(project: Project) -> int:
+    """How many files the steps and the journal have."""
+    return sum(len(files) for _, _, files in os.walk(project.results))
+
+
 def test_a_run_against_a_service_that_fails(tmp_path: Path) -> None:
     """12 tasks of 10 steps, 8 questions at once, a fifth of all requests fails; limits of requests a minute."""
     tasks, steps, per_minute, in_flight = 12, 10, 60, 6
@@ -156,7 +161,11 @@ def test_a_run_that_is_killed_thirty_times(tmp_path: Path) -> None:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            time.sleep(moments.uniform(2.0, 25.0))
+            # A moment is told by what the run has done, so that a slow machine is killed as far on as a fast one.
+            wanted = files_of(project) + moments.randint(1, 12)
+            while run.poll() is None and files_of(project) < wanted:
+                time.sleep(0.02)
+            time.sleep(moments.uniform(0.0, 1.5))
             done += run.poll() is None
             processes = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
             for process in processes:

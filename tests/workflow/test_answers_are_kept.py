@@ -22,8 +22,9 @@ from snakernel.summary import Summary
 from workflow.running import Project
 
 STEP = "results/small/rmsnorm_rmsnorm_h256/step_2"
-VERDICTS = {"evaluate": 6, "select_best": 6, "export_best": 2, "summarize": 1, "all": 1}
-SELECTIONS = {"select_best": 6, "export_best": 2, "summarize": 1, "all": 1}
+ENDS = {"confirm_best": 2, "export_best": 2, "summarize": 1, "write_report": 1, "all": 1}
+SELECTIONS = {"select_best": 6, **ENDS}
+VERDICTS = {"evaluate": 6, **SELECTIONS}
 KERNELS = {"extract_kernel": 6, **VERDICTS}
 
 
@@ -120,7 +121,7 @@ CASES: dict[str, tuple[Callable[[Project], None], tuple[str, ...], dict[str, int
     "total_steps lowered": (
         lambda project: project.configure(total_steps=2),
         (),
-        {"export_best": 2, "summarize": 1, "all": 1},
+        ENDS,
     ),
 }
 

@@ -36,6 +36,7 @@ def refusal(project: Project, *arguments: str, **environment: str) -> str:
         ({"eval_backend": "gpu"}, "eval_backend: Input should be 'local', 'cpu' or 'modal' (got 'gpu')"),
         ({"dataset_root": "nowhere"}, "nowhere: no FlashInfer-Trace dataset there"),
         ({"tasks_path": "none.txt"}, "none.txt: no such file"),
+        ({"api_type": "openai", "model_name": "own", "max_cost": 1}, "max_cost: cannot be kept, as the price of model"),
     ],
 )
 def test_a_bad_configuration(project: Project, keys: dict[str, object], told: str) -> None:

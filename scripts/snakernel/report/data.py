@@ -8,10 +8,11 @@ import statistics
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from snakernel.config import Config
 from snakernel.dataset import Task
-from snakernel.evaluation.verdict import Device, Evaluation, Reference, Status, WorkloadResult
+from snakernel.evaluation.verdict import Confirmation, Device, Evaluation, Reference, Status, WorkloadResult
 from snakernel.files import read_model
 from snakernel.history import Step
 from snakernel.llm.base import Answer
@@ -93,6 +94,8 @@ class Best:
     """A task's best kernel."""
 
     row: StepRow
+    confirmation: Confirmation | None
+    """What fresh draws and a comparison in turns have shown; None while it is not done."""
     lineage: list[Change]
     """Newest first: the best kernel, the one that it changed, and so on to one that was written new."""
 
@@ -229,13 +232,13 @@ def read_task(config: Config, task: Task, summary: TaskSummary) -> TaskReport:
         task=task,
         summary=summary,
         rows=rows,
-        best=read_best(rows, best) if best is not None else None,
+        best=read_best(folder, rows, best) if best is not None else None,
         reasons=why_others_failed(rows),
         reference=measured,
     )
 
 
-def read_best(rows: list[StepRow], best: StepRow) -> Best:
+def read_best(folder: Path, rows: list[StepRow], best: StepRow) -> Best:
     """What there is to tell of a task's best kernel."""
     by_number = {row.number: row for row in rows}
     lineage: list[Change] = []
@@ -244,7 +247,8 @@ def read_best(rows: list[StepRow], best: StepRow) -> Best:
         parent = by_number.get(row.parent) if row.parent else None
         lineage.append(Change(row, diff(parent.source.kernel, row.source.kernel) if parent else ""))
         row = parent
-    return Best(best, lineage)
+    confirmed = folder / "best" / "confirmation.json"
+    return Best(best, read_model(confirmed, Confirmation) if confirmed.exists() else None, lineage)
 
 
 def diff(before: str, after: str) -> str:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from snakernel.files import write_text
 from snakernel.report.monitor import Monitor, TaskState
-from snakernel.report.page import duration, render
+from snakernel.report.page import duration, read, render
 
 RELOAD_S = 5
 WIDTH, HEIGHT = 140, 28
@@ -37,7 +37,7 @@ def write_live_page(monitor: Monitor) -> None:
         reload_s=RELOAD_S,
         report=(results / "report" / "index.html").exists(),
         vega=None,
-        script=None,
+        script=read("live.js"),
     )
     write_text(results / "live.html", page)
 

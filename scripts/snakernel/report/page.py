@@ -36,8 +36,7 @@ def report_page(run: RunReport, provenance: dict[str, Provenance]) -> str:
     baselines = [one for one in baselines if one is not None]
     has_baseline = bool(baselines)
     has_floor = any(task.best and task.best.floor_share is not None for task in run.tasks)
-    return render(
-        "page.html.j2",
+    shared = dict(
         run=run,
         provenance=provenance,
         attempts=len(rows),
@@ -52,13 +51,7 @@ def report_page(run: RunReport, provenance: dict[str, Provenance]) -> str:
         on_cpu=any(device.kind == "cpu" for device in run.devices),
         statuses=sorted({row.status for row in run.summary.tasks}),
         failed=[row for row in run.summary.tasks if row.reason],
-        charts=[
-            ("Best speedup of every task", charts.best_of_tasks(run)),
-            charts.speedup_over_cost(run),
-            ("fast_p over p (see the table)", charts.fast_p_curve(run)),
-        ],
         fast_p=[(p, charts.fast_p(run, p)) for p in charts.fast_p_points(run)],
-        task_charts={task.name: charts.step_charts(task) if task.rows else [] for task in run.tasks},
         config_yaml=config_yaml(run.config),
         columns=[
             ("task", False),
@@ -82,7 +75,7 @@ def report_page(run: RunReport, provenance: dict[str, Provenance]) -> str:
             ("tokens", True),
             ("cost", True),
         ],
-        workload_columns=lambda best: [
+        workload_columns=[
             ("axes", False),
             ("latency", True),
             ("95 % interval", False),
@@ -94,10 +87,34 @@ def report_page(run: RunReport, provenance: dict[str, Provenance]) -> str:
         ],
         largest=largest,
         colours=charts.COLOURS,
+    )
+    # The pages of tasks are packed: all of a large run's would take a browser seconds to read.
+    pages = {
+        task.name: pack(
+            environment()
+            .get_template("task.html.j2")
+            .render(task=task, charts=charts.step_charts(task) if task.rows else [], **shared)
+        )
+        for task in run.tasks
+    }
+    return render(
+        "page.html.j2",
+        pages=pages,
+        charts=[
+            ("Best speedup of every task", charts.best_of_tasks(run)),
+            charts.speedup_over_cost(run),
+            ("fast_p over p (see the table)", charts.fast_p_curve(run)),
+        ],
         version=workflow_version(),
         vega=vega(),
-        script=read("page.js"),
+        script=script(),
+        **shared,
     )
+
+
+def pack(text: str) -> str:
+    """A text as base64 of gzip, which page.js and start.js unpack."""
+    return base64.b64encode(gzip.compress(text.encode("utf-8"), 9, mtime=0)).decode()
 
 
 def start_page(page: str) -> str:
@@ -106,7 +123,7 @@ def start_page(page: str) -> str:
     The page lies compressed in a frame's own document, which unpacks it and is as high as it. Over the whole width,
     with the graph of the rules below; on a phone, the menu above. docutils takes no line over 10,000 characters.
     """
-    packed = textwrap.wrap(base64.b64encode(gzip.compress(page.encode("utf-8"), 9, mtime=0)).decode(), 8_000)
+    packed = textwrap.wrap(pack(page), 8_000)
     document = f"<!doctype html><meta charset=utf-8><title>Overview</title><script>{read('start.js')}</script>"
     parts = [
         f"<style>{read('start.css')}</style>",
@@ -152,6 +169,11 @@ def environment() -> jinja2.Environment:
 def read(name: str) -> Markup:
     """A style or script of the pages."""
     return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+
+
+def script() -> Markup:
+    """What the pages do: draw, sort, filter, go from the overview to a task and back."""
+    return read("page.js")
 
 
 def vega() -> list[Markup]:

@@ -15,17 +15,25 @@
     }
   }
 
-  function show(name) {
-    const template = name && document.getElementById("page-" + name);
-    overview.hidden = Boolean(template);
-    place.hidden = !template;
-    place.replaceChildren();
-    if (template) {
-      place.append(template.content.cloneNode(true));
+  async function unpack(packed) {
+    const bytes = Uint8Array.from(atob(packed), (character) => character.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  }
+
+  async function show(name) {
+    const packed = name && document.getElementById("page-" + name);
+    if (packed) {
+      place.innerHTML = await unpack(packed.textContent);
+    } else {
+      place.replaceChildren();
+    }
+    overview.hidden = Boolean(packed);
+    place.hidden = !packed;
+    if (packed) {
       for (const table of place.querySelectorAll("table.sortable")) sortable(table);
       place.querySelector("h1").focus();
     }
-    draw(template ? place : overview);
+    draw(packed ? place : overview);
     scrollTo(0, 0);
     if (parent !== window && window.frameElement) frameElement.scrollIntoView();
   }
