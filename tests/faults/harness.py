@@ -48,12 +48,14 @@ STAGES = (
 ENVIRONMENT = {RUN_PID: str(os.getpid())}
 """The warm parent belongs to the tests: a killed run leaves it for the next one, so that a kill costs no import."""
 
+NOT_COMPARED = ("logs/", "exports/", "report/", "starts.jsonl", "ro-crate-metadata.json")
+"""What says when and by which commands a run was made."""
 _TIMES = re.compile(
     r"started|ended|seconds|.*_ms|.*_s|latency|speedup.*|best_speedup.*|.*_speedup|checksum|conditions|notes|log|calls"
     r"|max_.*_error|suspicions|isolation|temperature_c"
 )
 """Fields that are times, or are made of them."""
-_NUMBER = re.compile(r"\d+(\.\d+)?(e[-+]?\d+)?%?")
+_NUMBER = re.compile(r"\d[\d,]*(\.\d+)?(e[-+]?\d+)?%?")
 
 
 @dataclass
@@ -145,7 +147,7 @@ def essence(project: Project) -> dict[str, Any]:
     found = {}
     for path in sorted(project.results.rglob("*")):
         name = str(path.relative_to(project.results))
-        if not path.is_file() or path.name.startswith(".") or name.startswith(("logs/", "exports/")):
+        if not path.is_file() or path.name.startswith(".") or name.startswith(NOT_COMPARED):
             continue
         if path.suffix == ".json":
             found[name] = _timeless(json.loads(path.read_text()))

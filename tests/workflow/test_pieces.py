@@ -23,6 +23,7 @@ from snakernel.llm.base import Answer, Prompt
 from snakernel.search import State
 from snakernel.summary import Summary
 from unit.test_config import BASELINE
+from watching import watching
 
 from workflow.running import TASKS, Project
 
@@ -215,7 +216,11 @@ def test_a_run_on_a_real_protocol(tmp_path: Path, api_type: str) -> None:
     (project.folder / "tasks.txt").write_text("rmsnorm, rmsnorm_h256\n")
     with LLMServer(Reply(text)) as server:
         environment = server.environment()
-        project.snakemake(**environment)
+        keys = [value for name, value in environment.items() if name.endswith("_KEY")]
+        with watching(project.folder, keys) as seen:
+            project.snakemake(**environment)
+        assert (seen.in_arguments, seen.in_evaluators) == ([], [])
+        assert {"propose.py", "evaluate.py", "evaluator.py"} <= seen.processes
         assert server.answered == 2
         project.snakemake("--forceall", **environment)
         assert server.answered == 2
@@ -223,7 +228,6 @@ def test_a_run_on_a_real_protocol(tmp_path: Path, api_type: str) -> None:
         answer = read_model(project.folder / TASK / f"step_{step}" / "response.json", Answer)
         assert (answer.api_type, answer.text, answer.attempts) == (api_type, text, 1)
         assert answer.usage.output_tokens > 0
-    keys = [value for name, value in environment.items() if name.endswith("_KEY")]
     assert keys
     for path in project.folder.rglob("*"):
         if path.is_file() and ".snakemake/conda" not in str(path):
