@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -11,7 +10,10 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 from snakernel.errors import UserError
+from snakernel.evaluation.verdict import Evaluation
+from snakernel.files import read_model, write_model
 from snakernel.report.comparison import bootstrap, compare_runs, comparison_page, wilson
+from snakernel.summary import Summary
 from synthetic_run import make_run
 
 
@@ -26,11 +28,11 @@ def faster(run: Path, folder: Path, times: float) -> Path:
     """A copy of a run whose best kernels are ``times`` as fast."""
     shutil.copytree(run, folder)
     for path in folder.glob("*/best/evaluation.json"):
-        verdict = json.loads(path.read_text())
-        for one in verdict["workloads"]:
+        verdict = read_model(path, Evaluation)
+        for one in verdict.workloads:
             for key in ("median_ms", "low_ms", "high_ms"):
-                one["latency"][key] /= times
-        path.write_text(json.dumps(verdict))
+                setattr(one.latency, key, getattr(one.latency, key) / times)
+        write_model(path, verdict)
     return folder
 
 
@@ -54,11 +56,11 @@ def test_a_run_against_itself_is_no_faster(runs: list[Path]) -> None:
 def test_what_does_not_compare_is_told(runs: list[Path], tmp_path: Path) -> None:
     other = faster(runs[1], tmp_path / "other", 1)
     (other / "config.yaml").write_text((other / "config.yaml").read_text().replace("rtol: 0.01", "rtol: 0.5"))
-    summary = json.loads((other / "summary.json").read_text())
-    summary["tasks"] = summary["tasks"][1:]
-    summary["tasks"][0]["device"] = "another GPU"
-    summary["tasks"][1]["status"] = "failed"
-    (other / "summary.json").write_text(json.dumps(summary))
+    summary = read_model(other / "summary.json", Summary)
+    summary.tasks = summary.tasks[1:]
+    summary.tasks[0].device = "another GPU"
+    summary.tasks[1].status = "failed"
+    write_model(other / "summary.json", summary)
     told = "\n".join(compare_runs([runs[0], other]).warnings)
     for fact in (
         "different devices",
