@@ -11,7 +11,8 @@ demo: .venv/demo-ready
 test: .venv/test-ready
 	$(BIN)/python -m pytest -n $(CORES) --dist worksteal
 
-# Every fault, many times: more than half an hour. The table of docs/faults.md is what it finds.
+# Whole runs against a service that fails, and every other fault, many times: some 40 minutes on an idle machine. The
+# table of docs/faults.md is what it finds.
 test-faults: .venv/test-ready
 	FAULTS_TABLE=docs/faults.md $(BIN)/python -m pytest -n 0 -s -m faults tests/faults
 

@@ -209,7 +209,7 @@ def test_the_live_page_and_a_comparison(project: Project, tab: Tab, tmp_path: Pa
     assert tab.page.locator("svg.spark").count() > 0
     assert fits(tab.page.main_frame) and serious(tab) == []
     picture(tab, "live")
-    other = make_run(project.folder, tasks=6, steps=8, workloads=6, run="other", seed=1)
+    other = make_run(tmp_path, tasks=6, steps=8, workloads=6, run="other", seed=1)
     page = tmp_path / "comparison.html"
     page.write_text(comparison_page(compare_runs([config.results, other.results])))
     tab.open(page)

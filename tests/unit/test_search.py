@@ -323,3 +323,14 @@ def test_what_a_model_brought_is_the_latency_that_it_saved() -> None:
         "a": ModelRecord(asked=3, cost_usd=1.0, gains=1.0),
         "b": ModelRecord(asked=1, cost_usd=1.0, gains=0.75),
     }
+
+
+def test_a_sweep_tries_the_best_of_what_a_model_wrote_in_its_lane() -> None:
+    strategy = evolve(refine_steps=1, sweep_steps=2)
+    written = [attempt(1, 3.0), attempt(2, 1.0)]
+    trial = attempt(3, 5.0).model_copy(update={"parameters": {"BLOCK": 64}})
+    assert [strategy.sweeps(step) for step in range(1, 6)] == [False, False, True, True, False]
+    assert strategy.base(3, run(strategy, written)) == 1
+    state = run(strategy, [*written, trial])
+    assert strategy.base(4, state) == 1
+    assert [one.step for one in strategy.shown(4, state)] == [1, 3]

@@ -142,7 +142,7 @@ class Journal:
                 return answer
             cut = answer
             if cut.request.max_completion_tokens < most:
-                self._keep(cut, self._beside(cut, _CUT))
+                self._keep(cut, self._beside(cut.ended, _CUT))
 
     def _cut(self) -> list[Path]:
         """Answers that were cut, the last one first."""
@@ -237,13 +237,13 @@ class Journal:
             if not self.path.exists():
                 raise UserError(f"{self.path}: this step has no answer to set aside")
             try:
-                aside = self._beside(read_model(self.path, Answer))
+                aside = self._beside(read_model(self.path, Answer).ended)
             except UserError:
                 # A damaged entry is set aside as it is.
-                aside = self.path.with_name(f"{self.step}.{datetime.now(UTC):%Y%m%dT%H%M%S.%f}.json")
+                aside = self._beside(datetime.now(UTC).isoformat())
             self.path.rename(aside)
             return aside
 
-    def _beside(self, answer: Answer, ending: str = ".json") -> Path:
-        ended = datetime.fromisoformat(answer.ended).astimezone(UTC).strftime("%Y%m%dT%H%M%S.%f")
+    def _beside(self, when: str, ending: str = ".json") -> Path:
+        ended = datetime.fromisoformat(when).astimezone(UTC).strftime("%Y%m%dT%H%M%S.%f")
         return self.path.with_name(f"{self.step}.{ended}{ending}")

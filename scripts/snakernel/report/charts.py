@@ -61,13 +61,13 @@ def speedup_over_steps(task: TaskReport) -> Spec:
             {
                 "mark": {"type": "line", "interpolate": "step-after", "color": "#57606a", "strokeWidth": 2},
                 "transform": [{"filter": "datum.best != null"}],
-                "encoding": {"x": x, "y": axis("best", "speedup against the reference")},
+                "encoding": {"x": x, "y": axis("best", "speedup")},
             },
             {
                 "mark": {"type": "point", "filled": True, "size": 80, "opacity": 1},
                 "encoding": {
                     "x": x,
-                    "y": axis("speedup", "speedup against the reference"),
+                    "y": axis("speedup", "speedup"),
                     **marks("verdict", {one.value: COLOURS.get(one, "#57606a") for one in verdicts}),
                     "tooltip": [{"field": name} for name in ("step", "verdict", "speedup", "best")],
                 },

@@ -40,6 +40,8 @@ def report_page(run: RunReport, provenance: dict[str, Provenance]) -> str:
         run=run,
         provenance=provenance,
         attempts=len(rows),
+        lost=run.summary.lost_requests,
+        lost_usd=run.summary.lost_usd,
         correct=sum(row.evaluation.correct for row in rows),
         asked_s=sum(row.asked_s for row in rows),
         judged_s=sum(row.judged_s for row in rows),
@@ -236,6 +238,6 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return "-"
     if seconds < 60:
-        return f"{seconds:.3g} s"
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"

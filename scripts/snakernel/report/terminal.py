@@ -71,7 +71,7 @@ class Terminal(logging.Handler):
             elif self.monitor is None:
                 if record.msg != "Assuming unrestricted shared filesystem usage.":  # said of every run
                     self.own.handle(record)
-            elif event is None:
+            elif event in (None, LogEvent.ERROR):
                 self.message(record)
             else:
                 self.job_event(event, record, self.monitor)
