@@ -48,7 +48,7 @@ STAGES = (
 ENVIRONMENT = {RUN_PID: str(os.getpid())}
 """The warm parent belongs to the tests: a killed run leaves it for the next one, so that a kill costs no import."""
 
-NOT_COMPARED = ("logs/", "exports/", "report/", "starts.jsonl", "ro-crate-metadata.json")
+NOT_COMPARED = ("logs/", "exports/", "report/", "live.html", "starts.jsonl", "ro-crate-metadata.json")
 """What says when and by which commands a run was made."""
 _TIMES = re.compile(
     r"started|ended|seconds|.*_ms|.*_s|latency|speedup.*|best_speedup.*|.*_speedup|checksum|conditions|notes|log|calls"

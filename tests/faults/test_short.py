@@ -11,6 +11,7 @@ from faults.campaign import run_campaigns
 
 
 def test_a_run_survives_kills(fresh: Project, whole: dict[str, Any], tmp_path: Path) -> None:
-    kinds = ("snakemake", "everything", "evaluate.py", "parent")
-    for tally in run_campaigns(fresh, whole, tmp_path, wanted=3, seed=0, kinds=kinds).values():
+    kinds = ("snakemake", "everything", "evaluate.py")
+    # The seed's points are one of each, of one run.
+    for tally in run_campaigns(fresh, whole, tmp_path, wanted=3, seed=12, kinds=kinds).values():
         tally.check()
