@@ -12,7 +12,7 @@ SCRIPTS = BASEDIR / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from snakernel.config import LIMITS, config_yaml, load_config, read_config
-from snakernel.dataset import read_tasks
+from snakernel.dataset import baseline_solution, read_tasks
 from snakernel.errors import UserError
 from snakernel.evaluation.verdict import Evaluation
 from snakernel.files import digest, read_model, write_text
@@ -112,6 +112,15 @@ def state_after(wildcards, step):
 def state_to_show(wildcards):
     """The state that a step's prompt is made of: that of parallel steps is the same."""
     return state_after(wildcards, STRATEGY.reads(int(wildcards.step)))
+
+
+def baseline_solution_of(wildcards):
+    """The dataset's baseline solution of a task's definition, whose latency is measured; nothing where it has none."""
+    task = task_of(wildcards)
+    found = baseline_solution(
+        SETTINGS.dataset, task.op_type, task.definition, SETTINGS.baseline_author
+    )
+    return [str(found)] if found else []
 
 
 def state_before(wildcards):

@@ -27,7 +27,13 @@ rule evaluate:
             "snakernel/evaluation",
             "snakernel/skipping.py",
         ),
-        settings=settings("atol", "rtol", "required_matched_ratio", "eval_timeout_s"),
+        settings=settings(
+            "atol",
+            "rtol",
+            "required_matched_ratio",
+            "eval_timeout_s",
+            "memory_limit_gb",
+        ),
     message:
         "{wildcards.task} step {wildcards.step}: judging the kernel"
     shell:

@@ -29,6 +29,7 @@ rule check_task:
 rule measure_reference:
     input:
         rules.check_task.output,
+        baseline=baseline_solution_of,
     output:
         reference=f"{RESULTS}/{{task}}/reference/reference.json",
         expected=directory(f"{RESULTS}/{{task}}/reference/expected"),
@@ -48,6 +49,7 @@ rule measure_reference:
             "snakernel/evaluation/reference.py",
             "snakernel/evaluation/inputs.py",
             "snakernel/evaluation/timing.py",
+            "snakernel/evaluation/roofline.py",
         ),
         settings=settings(
             "eval_backend",
@@ -57,6 +59,10 @@ rule measure_reference:
             "timing_budget_s",
             "seed",
             "reference_max_mb",
+            "baseline_author",
+            "atol",
+            "rtol",
+            "required_matched_ratio",
         ),
     message:
         "{wildcards.task}: measuring the reference"

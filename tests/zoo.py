@@ -89,6 +89,30 @@ CHEATS = {
         BROKEN,
         "not a plain torch.Tensor",
     ),
+    "works when somebody looks, by a method of its own": Cheat(
+        instead(
+            "y = torch.zeros_like(hidden_states)\ny.detach = lambda: honest(hidden_states, weight)\nreturn y",
+        ),
+        BROKEN,
+        "not a plain torch.Tensor",
+    ),
+    "works when somebody looks, in a class of the same name": Cheat(
+        honest_but(
+            "y = y.as_subclass(Tensor)",
+            "import torch\nclass Tensor(torch.Tensor):\n    pass\n",
+        ),
+        BROKEN,
+        "not a plain torch.Tensor",
+    ),
+    "works when somebody looks, for all tensors": Cheat(
+        instead(
+            "KEPT['inputs'] = hidden_states, weight\nreturn torch.zeros_like(hidden_states)",
+            "import torch\nKEPT = {}\n"
+            "def look(self, *rest):\n    return honest(*KEPT['inputs']) if 'inputs' in KEPT else self\n"
+            "torch.Tensor.detach = torch.Tensor.contiguous = look\n",
+        ),
+        SEEN + BROKEN,
+    ),
     "keeps results by address": Cheat(
         honest_but("y = KEPT.setdefault((hidden_states.data_ptr(), weight.data_ptr()), y)", "KEPT = {}\n"), SEEN
     ),

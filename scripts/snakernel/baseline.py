@@ -208,13 +208,18 @@ def write_task(folder: Path, definition: dict[str, Any], steps: list[Step], best
     """
     strategy = create_strategy(config, folder.name)
     write_text(folder / "reference_src.py", json.dumps(definition, indent=4))
-    proposal = refinement = 0
+    proposals = 0
     numbers: dict[int, int] = {}
+    lanes: dict[int, tuple[int, int]] = {}  # of each, its last proposal, and how many refinements that has
     for one in steps:
+        lane = strategy.shape.lane(one.number)
         if strategy.tunes(one.number):
+            proposal, refinement = lanes.get(lane, (proposals, 0))
             refinement += 1
         else:
-            proposal, refinement = proposal + 1, 0
+            proposals += 1
+            proposal, refinement = proposals, 0
+        lanes[lane] = proposal, refinement
         numbers[one.number] = proposal
         prompt = "_prompt.txt"
         if config.agent_type == "iterative":

@@ -18,8 +18,20 @@ from snakernel.files import explain, read_text
 API_ALIASES = {"anthropic": "claude", "google": "gemini"}
 Feedback = Literal["latencies", "baseline", "roofline", "errors", "resources", "notes"]
 WITHOUT_EFFECT = ("level", "problem_id", "dtype_str", "debug")
-LIMITS = ("max_cost", "max_cost_per_task", "stop_at_speedup", "patience")
-"""Keys that end a search early: a step that was not asked because of one is asked when it changes."""
+LIMITS = (
+    "max_cost",
+    "max_cost_per_task",
+    "stop_at_speedup",
+    "patience",
+    "api_type",
+    "replay_path",
+    "model_name",
+    "models",
+    "price",
+    "max_completion_tokens",
+)
+"""Keys that end a search early, or that say who would be asked and at what price: a step that was not asked is asked
+when one of them changes."""
 
 
 class Price(BaseModel):
@@ -255,9 +267,29 @@ class Config(BaseModel):
     @field_validator("run")
     @classmethod
     def _run_is_a_folder_name(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[\w.+-]+", value):
+        if value is not None and not re.fullmatch(r"(?!\.+$)[\w.+-]+", value):
             raise ValueError("must be one folder name of letters, digits and _ . + -")
         return value
+
+    @field_validator("test_source")
+    @classmethod
+    def _source_is_a_folder_name(cls, value: str) -> str:
+        if not re.fullmatch(r"(?!\.+$)[\w.+-]+", value):
+            raise ValueError("must be one folder name of letters, digits and _ . + -; dataset_root names any folder")
+        return value
+
+    @field_validator("model_name")
+    @classmethod
+    def _model_has_a_name(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("must name a model")
+        return value
+
+    @model_validator(mode="after")
+    def _replays_something(self) -> Config:
+        if self.api_type == "replay" and self.agent_type != "sweep" and self.replay_path is None:
+            raise ValueError("replay_path: api_type replay needs the folder of the answers")
+        return self
 
     @model_validator(mode="after")
     def _sweep_has_kernels(self) -> Config:
@@ -295,9 +327,9 @@ class Config(BaseModel):
         return Path(self.save_path or "results") / self.run_name
 
     @property
-    def limits(self) -> dict[str, float | None]:
-        """What ends a search early."""
-        return {key: getattr(self, key) for key in LIMITS}
+    def limits(self) -> dict[str, Any]:
+        """The values of LIMITS."""
+        return self.model_dump(include=set(LIMITS))
 
     @property
     def model_shares(self) -> dict[str, float]:
@@ -318,6 +350,13 @@ def load_config(values: Mapping[str, Any], origin: str = "config") -> Config:
     """
     unknown = [str(key) for key in values if key not in Config.model_fields]
     faults = [f"unknown key {key!r}{_nearest(key)}" for key in unknown]
+    faults += [
+        f"{key}: must be a number, not {value}"
+        for key, value in values.items()
+        if isinstance(value, bool)
+        and key in Config.model_fields
+        and Config.model_fields[key].annotation in (int, float)
+    ]
     try:
         config = Config.model_validate({key: value for key, value in values.items() if key in Config.model_fields})
     except ValidationError as error:

@@ -120,9 +120,9 @@ def check_task(task: Task, dataset: Path, max_workloads: int | None = None) -> t
     return definition, workloads
 
 
-def baseline_solution(dataset: Path, definition: Definition, author: str) -> Path | None:
+def baseline_solution(dataset: Path, op_type: str, definition: str, author: str) -> Path | None:
     """The dataset's own solution of a definition, by an author of that name; of several, the first by name."""
-    found = sorted((dataset / "solutions" / author / definition.op_type / definition.name).glob("*.json"))
+    found = sorted((dataset / "solutions" / author / op_type / definition).glob("*.json"))
     return found[0] if found else None
 
 

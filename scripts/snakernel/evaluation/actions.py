@@ -61,7 +61,9 @@ def measure_reference(config: str, task_folder: str) -> int:
     if code := _in_fork(measured):
         return code
     reference = read_model(path, Reference)
-    solution = dataset.baseline_solution(settings.dataset, definition, settings.baseline_author)
+    solution = dataset.baseline_solution(
+        settings.dataset, definition.op_type, definition.name, settings.baseline_author
+    )
     if solution is not None:
         with _own_caches():
             evaluation = judge(
@@ -118,7 +120,11 @@ def confirm(config: str, task_folder: str, kernel: str, out: str) -> int:
     for record in reference.workloads:
         record.stored = False  # what is kept is of other draws
     own = Settings.of(settings).model_copy(
-        update={"num_trials": settings.confirm_draws, "seed": settings.seed + FRESH_SEED}
+        update={
+            "num_trials": settings.confirm_draws,
+            "seed": settings.seed + FRESH_SEED,
+            "eval_timeout_s": settings.eval_timeout_s * max(1, settings.confirm_draws / settings.num_trials),
+        }
     )
     with _own_caches():
         evaluation = judge(

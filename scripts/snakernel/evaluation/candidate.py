@@ -454,6 +454,7 @@ def _serve(
     runnable: Any = None
     contents: Any = None
     # What is used around the kernel's calls is bound here, before the kernel is imported.
+    drawing.tensor_bytes(torch.empty(1))
     time_calls, hand_over, checksums = Timer(kind).time, _hand_over, drawing.checksums
     poison, make_contents, inference = drawing.poison, drawing.Contents, torch.no_grad
     compiled = _watch_compiler() if kind == "cuda" else []
@@ -468,9 +469,18 @@ def _serve(
     def slot(number: int) -> torch.Tensor:
         return buffer[number * slot_bytes : (number + 1) * slot_bytes]
 
+    torch_tensor, plain = torch.Tensor, (torch.Tensor, torch.nn.Parameter)
+
+    def looked_at(result: Any) -> Any:
+        """Refuse what would compute when somebody looks at it: another class, or methods of its own."""
+        for one in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(one, torch_tensor) and (type(one) not in plain or one.__dict__):
+                raise TypeError(f"run returned a {type(one).__name__}, not a plain torch.Tensor")
+        return result
+
     def call(arguments: list[Any]) -> Any:
         if not solution.spec.destination_passing_style:
-            return runnable(*arguments)
+            return looked_at(runnable(*arguments))
         shapes = definition.get_output_shapes(definition.get_axes_values_from_inputs(arguments))
         outputs = [
             torch.empty(shape or (), dtype=dtype, device=drawing.device_name(kind))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -133,13 +134,14 @@ def checksum(tensor: torch.Tensor) -> torch.Tensor:
 
     flat = tensor_bytes(tensor)
     whole = flat.numel() // 8 * 8
-    total = flat[whole:].to(torch.int64).sum()
+    rest = flat[whole:].to(torch.int64)
+    total = (rest * (2 * torch.arange(rest.numel(), device=flat.device) + 1)).sum()
     words = flat[:whole].view(torch.int64)
     for start in range(0, words.numel(), CHECKSUM_WORDS):
         part = words[start : start + CHECKSUM_WORDS]
         weights = torch.arange(2 * start + 1, 2 * (start + part.numel()) + 1, 2, device=flat.device)
         # The upper half is folded in, or the highest bits would be lost in the product.
-        total = total + ((part ^ (part >> 32)) * weights).sum()
+        total = total + ((part ^ ((part >> 32) & 0xFFFFFFFF)) * weights).sum()
     return total
 
 
@@ -152,9 +154,17 @@ def checksums(tensors: list[torch.Tensor]) -> list[int]:
 
 def tensor_bytes(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor's values as a flat uint8 tensor, in row-major order."""
+    detach, reshape, contiguous, view, uint8 = _tensor_methods()
+    return view(contiguous(reshape(detach(tensor), -1)), uint8)
+
+
+@functools.cache
+def _tensor_methods() -> tuple[Any, ...]:
+    """Methods of all tensors, bound at first use, before a kernel is there that might put others in their place."""
     import torch
 
-    return tensor.detach().reshape(-1).contiguous().view(torch.uint8)
+    base = torch._C.TensorBase
+    return base.detach, base.reshape, base.contiguous, base.view, torch.uint8
 
 
 def hash_tensors(tensors: list[torch.Tensor]) -> str:
@@ -220,9 +230,9 @@ class Contents:
         """The arguments of the next call: see :class:`snakernel.evaluation.timing.Contents`."""
         self._calls += 1
         memory = self._sets[self._calls % len(self._sets)]
+        poison(self._output_bytes, memory)
         if self._checks and number >= 0 and (ending or number >= self._checks[0][0]):
             _, self._due, values = self._checks.pop(0)
-            poison(self._output_bytes, memory)
             return overwrite(memory, values)
         for position in self._moving:
             there, values = memory[position].view(-1), self._source[position].view(-1)

@@ -65,7 +65,7 @@ flashinfer-bench calls that RUNTIME_ERROR, since Triton compiles at the first ca
 
 TRAILING_MS, TRAILING_SHARE = 0.1, 0.1
 """Waiting for an idle device takes the host some microseconds, at times tens of them, hence the first."""
-PACE_MS, PACE_FACTOR, PACE_SLACK_MS = 5.0, 2.0, 0.05
+PACE_MS, PACE_FACTOR, PACE_SLACK_MS, PACE_TRIES = 5.0, 2.0, 0.05, 3
 
 
 @dataclass
@@ -486,7 +486,7 @@ def _time(
             "the caller's stream does not wait for"
         )
         return []
-    if result.latency.host_ms is not None and result.latency.host_ms < result.latency.median_ms:
+    if result.latency.host_ms is not None:
         _check_pace(candidate, result, allowance)
     if result.reference_ms is not None:
         result.speedup = result.reference_ms / result.latency.median_ms
@@ -497,18 +497,23 @@ def _check_pace(candidate: Candidate, result: WorkloadResult, allowance: Allowan
     """Hold what the candidate's process says of its latency against this process's own clock.
 
     Calls one after another take at least as long, each, as the longer of the device's and the host's time; the device's
-    may be less here, with warm caches, never more. Where the host takes longer than the device there is nothing to see.
+    may be less here, with warm caches, never more. What is told of the host counts too: who lies about both shows a
+    call that the host takes long to launch.
     """
-    assert result.latency is not None
-    told = result.latency.median_ms
+    assert result.latency is not None and result.latency.host_ms is not None
+    told = max(result.latency.median_ms, result.latency.host_ms)
     few, many = 2, 2 + max(4, min(200, int(PACE_MS / told)))
-    seconds = []
-    for calls in (few, many):
-        begun = time.perf_counter()
-        candidate.request("pace", calls, allowance=allowance)
-        seconds.append(time.perf_counter() - begun)
-    pace = (seconds[1] - seconds[0]) * 1e3 / (many - few)
-    if pace > PACE_FACTOR * told + PACE_SLACK_MS:
+    limit, pace = PACE_FACTOR * told + PACE_SLACK_MS, math.inf
+    for _ in range(PACE_TRIES):
+        seconds = []
+        for calls in (few, many):
+            begun = time.perf_counter()
+            candidate.request("pace", calls, allowance=allowance)
+            seconds.append(time.perf_counter() - begun)
+        pace = min(pace, (seconds[1] - seconds[0]) * 1e3 / (many - few))
+        if pace <= limit:
+            break
+    else:
         result.status = Status.REJECTED
         result.error = (
             f"its process tells of {told:.4g} ms a call, but {many - few} calls took {pace:.4g} ms each by the judge's "

@@ -78,7 +78,9 @@ class Sandbox:
             named += filter(os.path.isabs, os.environ.get(variable, "").split(os.pathsep))
         package = Path(__file__).parents[1]
         etc = [path for name in _ETC for path in Path("/etc").glob(name)]
-        readable = [*whole, *map(Path, named), package, *blobs, *etc, Path("/proc"), Path("/sys")]
+        # Rules only add: a folder that holds a hidden one is not readable as a whole, whoever named it.
+        sound = [path for path in map(Path, named) if not any(one.is_relative_to(path.resolve()) for one in hidden)]
+        readable = [*whole, *sound, package, *blobs, *etc, Path("/proc"), Path("/sys")]
         return cls(
             scratch=scratch,
             readable=sorted({path for path in readable if os.path.exists(path)}),

@@ -126,7 +126,8 @@ class Strategy:
     def update(self, state: State, attempt: Attempt) -> State:
         """The state after an attempt; ``state`` is that after the step before it."""
         step, shape = attempt.step, self.shape
-        done = [attempt] if shape.opens_round(step) else [*state.round, attempt]
+        # The step that opens the round may not have been asked.
+        done = [*(one for one in state.round if shape.round(one.step) == shape.round(step)), attempt]
         islands = list(state.islands)
         if shape.closes_island(step):
             number = shape.island(step)
