@@ -57,6 +57,7 @@ rule measure_reference:
             "timing_budget_s",
             "seed",
             "reference_max_mb",
+            *DEVICE,
         ),
     message:
         "{wildcards.task}: measuring the reference"
