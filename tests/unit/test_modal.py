@@ -1,4 +1,4 @@
-"""eval_backend modal, without an account: Modal's own functions run here, and only its network is replaced."""
+"""eval_backend modal, without an account: the real client, against a server that stands in for Modal's."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from conftest import MINI
+from conftest import MINI, REPOSITORY
 from snakernel.config import config_yaml, load_config
 from snakernel.errors import UserError
 from snakernel.evaluation import call, modal_backend
@@ -21,6 +22,8 @@ from snakernel.files import read_model, write_text
 
 modal = pytest.importorskip("modal", reason="needs requirements-modal.txt")
 
+from google.protobuf.empty_pb2 import Empty  # noqa: E402
+from modal_server import ModalServer  # noqa: E402
 from snakernel.evaluation import modal_app, remote  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .* function is executing locally")
@@ -32,79 +35,33 @@ def sha256_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-class Volume:
-    """As much of a modal.Volume as the client uses, in a folder."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.puts = root, []
-
-    def listdir(self, path: str) -> list[SimpleNamespace]:
-        folder = self.root / path.lstrip("/")
-        if not folder.is_dir():
-            raise modal.exception.NotFoundError(path)
-        return [SimpleNamespace(path=str(file.relative_to(self.root))) for file in folder.iterdir()]
-
-    def batch_upload(self, force: bool = False) -> Volume:
-        return self
-
-    def __enter__(self) -> Volume:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def put_file(self, local: Path, path: str) -> None:
-        target = self.root / path.lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(local, target)
-        self.puts.append(Path(path).name)
-
-
-class Cloud:
-    """The deployed app as its network shows it: looked up by name, run by Modal's own local call."""
-
-    def __init__(self, root: Path) -> None:
-        self.volume = Volume(root / "volume")
-        self.deployed: list[str] = []
-        self.options: dict[str, Any] = {}
-        self.requests: list[remote.Request] = []
-        self.fails: Exception | None = None
-
-    def from_name(self, app: str, name: str) -> Cloud:
-        self.app, self.name = app, name
-        return self
-
-    def hydrate(self) -> None:
-        if self.app not in self.deployed:
-            raise modal.exception.NotFoundError(self.app)
-
-    def deploy(self, *, name: str) -> None:
-        self.deployed.append(name)
-
-    def with_options(self, **options: Any) -> Cloud:
-        self.options = options
-        return self
-
-    def remote(self, request: remote.Request) -> remote.Answer:
-        if self.fails is not None:
-            raise self.fails
-        self.requests.append(request)
-        return getattr(modal_app, self.name).local(request)
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModalServer]:
+    """Modal's service on the loopback. Its client is one for the whole process, and so is this."""
+    server = ModalServer(
+        tmp_path_factory.mktemp("volume"), lambda name, request: getattr(modal_app, name).local(request)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("MODAL_")]:
+            patch.delenv(name)
+        patch.setenv("MODAL_SERVER_URL", server.start())
+        patch.setenv("MODAL_CONFIG_PATH", "/nowhere/modal.toml")
+        patch.setenv("MODAL_TOKEN_ID", "ak-secret-id")
+        patch.setenv("MODAL_TOKEN_SECRET", "as-secret-value")
+        yield server
+    server.close()
 
 
 @pytest.fixture
-def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    """Modal with its network replaced, a token that is none, and Triton's interpreter for a GPU."""
-    cloud = Cloud(tmp_path)
-    monkeypatch.setenv("MODAL_TOKEN_ID", "ak-secret-id")
-    monkeypatch.setenv("MODAL_TOKEN_SECRET", "as-secret-value")
-    monkeypatch.setattr(modal.Function, "from_name", cloud.from_name)
-    monkeypatch.setattr(modal_app.APP, "deploy", cloud.deploy)
-    monkeypatch.setattr(modal_app, "VOLUME", cloud.volume)
-    monkeypatch.setattr(modal_app, "MOUNT", cloud.volume.root)
+def cloud(service: ModalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModalServer]:
+    """The service with an empty Volume, and Triton's interpreter for a GPU."""
+    service.volume = tmp_path / "volume"
+    service.told.clear()
+    monkeypatch.setattr(modal_app, "MOUNT", service.volume)
     monkeypatch.setattr(modal_app, "BACKEND", "cpu")
     monkeypatch.setattr(modal_app, "_work", lambda: tmp_path / "work")
-    yield cloud
+    yield service
+    service.refuses, service.lost = False, 0
     remote._placed.clear()
 
 
@@ -142,7 +99,7 @@ class Run:
 
 
 def test_the_verdict_is_the_local_one(
-    tmp_path: Path, cloud: Cloud, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cloud: ModalServer, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every action through Modal's own local call; what is compared is what the cpu backend finds here."""
     (tmp_path / "here").mkdir()
@@ -159,8 +116,9 @@ def test_the_verdict_is_the_local_one(
     assert found.settings.eval_backend == reference.settings.eval_backend == "modal"
     assert reference.device == of_reference.device and reference.baseline == of_reference.baseline
     assert found.rented.gpu == "H100!" and found.rented.usd == pytest.approx(found.rented.seconds * 0.001097, abs=2e-6)
-    assert cloud.options == {"gpu": "H100!", "scaledown_window": 60}
-    assert len(cloud.deployed) == 1
+    assert cloud.options[-1].resources.gpu_config.gpu_type == "H100!"
+    assert cloud.options[-1].task_idle_timeout_secs == 60 and not cloud.options[-1].secret_ids
+    assert len(cloud.told["AppPublish"]) == 1 and len(cloud.told["FunctionMap"]) == 2
 
     confirmed = there.judge("confirm")
     assert confirmed.correct and confirmed.settings.num_trials == 2
@@ -169,10 +127,11 @@ def test_the_verdict_is_the_local_one(
     assert json.loads((tmp_path / "compared.json").read_text())["rounds"] > 0
 
     # The expected outputs stay there; where nothing can hide them from a kernel, they are not kept.
-    assert reference.workloads[0].stored and list((cloud.volume.root / "expected").iterdir())
+    assert reference.workloads[0].stored and list((cloud.volume / "expected").iterdir())
     assert not list((there.task / "reference" / "expected").iterdir())
     monkeypatch.setattr(remote.landlockpy, "abi_version", lambda: 0)
-    text = remote._keep(cloud.requests[0], there.task / "reference", tmp_path / "other")
+    requests = [cloud.argument(one) for one in cloud.told["FunctionMap"]]
+    text = remote._keep(requests[0], there.task / "reference", tmp_path / "other")
     assert not json.loads(text)["workloads"][0]["stored"] and remote.NOT_KEPT in json.loads(text)["notes"]
     assert not (tmp_path / "other" / "expected").exists()
 
@@ -183,18 +142,18 @@ def test_the_verdict_is_the_local_one(
     assert "measured before" in capfd.readouterr().out
 
     # Nobody's kernel is kept there, and no key leaves this machine.
-    kept = "".join(file.read_text(errors="replace") for file in cloud.volume.root.rglob("*") if file.is_file())
+    kept = "".join(file.read_text(errors="replace") for file in cloud.volume.rglob("*") if file.is_file())
     assert "@triton.jit" not in kept and not list((tmp_path / "work").rglob("solutions"))
-    assert "secret" not in "".join(map(repr, cloud.requests))
+    assert "secret" not in "".join(str(one) for told in cloud.told.values() for one in told)
 
 
-def test_what_changed_is_uploaded_and_nothing_else(tmp_path: Path, cloud: Cloud) -> None:
+def test_what_changed_is_uploaded_and_nothing_else(tmp_path: Path, cloud: ModalServer) -> None:
     run = Run(tmp_path).check()
 
     def plan() -> tuple[remote.Request, int]:
         arguments = {"config": str(run.path), "task_folder": str(run.task)}
         request, uploads = modal_backend.plan(run.config, "measure_reference", arguments)
-        return request, modal_backend.upload(cloud.volume, uploads)
+        return request, modal_backend.upload(modal_app.VOLUME, uploads)
 
     first, count = plan()
     assert count == len(first.stored) >= 2
@@ -203,7 +162,7 @@ def test_what_changed_is_uploaded_and_nothing_else(tmp_path: Path, cloud: Cloud)
     definition.write_text(definition.read_text().replace('"description": "', '"description": "Edited. ', 1))
     edited, count = run.check() and plan()
     assert count == 1 and edited.key != first.key
-    shutil.rmtree(cloud.volume.root)
+    shutil.rmtree(cloud.volume)
     assert plan() == (edited, len(edited.stored))  # the Volume was deleted
 
 
@@ -225,22 +184,29 @@ def test_files_are_placed_by_their_content(tmp_path: Path) -> None:
     assert (dataset / name).read_text() == "one"
 
 
-def test_a_fault_there_is_a_fault_here(tmp_path: Path, cloud: Cloud, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_fault_there_is_a_fault_here(
+    tmp_path: Path, cloud: ModalServer, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = Run(tmp_path).check()
     arguments = {"task_folder": str(run.task)}
-    shutil.rmtree(cloud.volume.root, ignore_errors=True)
-    cloud.volume.put_file = lambda local, path: None  # an upload that is lost
+    shutil.rmtree(cloud.volume, ignore_errors=True)
+    cloud.lost = 1  # with its machine, so that it is run again on another one
+    monkeypatch.setattr(cloud, "VolumePutFiles", lambda request: Empty())  # an upload that is lost
     assert run("measure_reference", **arguments) == 1
     assert "error: definitions/rmsnorm/rmsnorm_h256.json: the store has no file" in capfd.readouterr().out
     assert not (run.task / "reference" / "reference.json").exists()
-    for error, told in (
-        (modal.exception.AuthError("ak-secret-id is unknown"), "Modal refuses the token"),
-        (modal.exception.FunctionTimeoutError("too\nlong"), "Modal failed: too long"),
+    assert len(cloud.told["FunctionRetryInputs"]) == 1 and not cloud.lost
+    for error, kind, told in (
+        (TimeoutError("too late"), UserError, "Modal failed: .*too late"),
+        (OSError("a fault of ours"), OSError, "a fault of ours"),  # it keeps its traceback
     ):
-        cloud.fails = error
-        with pytest.raises(UserError, match=told) as raised:
+        monkeypatch.setattr(cloud, "run", Mock(side_effect=error))
+        with pytest.raises(kind, match=told):
             run("measure_reference", **arguments)
-        assert "secret" not in str(raised.value)
+    cloud.refuses = True
+    with pytest.raises(UserError, match="Modal refuses the token") as raised:
+        run("measure_reference", **arguments)
+    assert "secret" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -268,3 +234,37 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(modal_backend.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install -r requirements-modal.txt"):
         modal_backend.check_modal(load_config({"eval_backend": "modal"}))
+
+
+def test_the_app_is_what_it_should_be(cloud: ModalServer) -> None:
+    """Neither a secret nor this machine's environment; kernels have no network and a Volume to read only."""
+    modal_app.APP.deploy(name=modal_backend.app_name())
+    functions = {one.function.function_name: one.function for one in cloud.told["FunctionCreate"]}
+    assert sorted(functions) == ["judge", "measure"]
+    for function in functions.values():
+        assert not function.secret_ids and function.retry_policy.retries == 3
+        assert [one.mount_path for one in function.volume_mounts] == ["/mnt/snakernel"]
+    assert functions["judge"].block_network and functions["judge"].volume_mounts[0].read_only
+    assert not functions["measure"].volume_mounts[0].read_only
+    images = [one.image for one in cloud.told["ImageGetOrCreate"]]
+    assert images[0].dockerfile_commands[0] == f"FROM {modal_app.BASE}"
+    (pins,) = [file.data for image in images for file in image.context_files]
+    assert pins == (REPOSITORY / "requirements.txt").read_bytes()
+    files = {one.filename for mount in cloud.told["MountGetOrCreate"] for one in mount.files}
+    assert "/opt/snakernel/scripts/snakernel/evaluation/modal_app.py" in files
+    assert all(name.startswith("/opt/snakernel/scripts/") and "__pycache__" not in name for name in files)
+
+
+def test_the_module_is_found_in_a_container(tmp_path: Path) -> None:
+    """There it lies alone: without requirements.txt, without the dataset."""
+    shutil.copytree(REPOSITORY / "scripts", tmp_path / "scripts")
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from snakernel.evaluation import modal_app; print(sys.modules.keys())",
+    ]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "scripts")}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'torch'" not in done.stdout  # the warm parent's to import

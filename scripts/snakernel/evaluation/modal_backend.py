@@ -111,7 +111,7 @@ def call(config: Config, action: str, arguments: dict[str, str]) -> int:
         answer: Answer = run(function, request, gpu=gpu.asked, idle_s=config.modal_idle_s)
     except modal.exception.AuthError:
         raise UserError("Modal refuses the token that it was given; `modal setup` makes another") from None
-    except (modal.exception.Error, OSError) as error:
+    except modal.exception.Error as error:
         told = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"Modal failed: {told}; run again, and what is done stays done") from None
     print(answer.log, end="", flush=True)
