@@ -14,17 +14,13 @@ from unittest.mock import Mock
 
 import pytest
 from conftest import MINI, REPOSITORY
+from google.protobuf.empty_pb2 import Empty
+from modal_server import ModalServer
 from snakernel.config import config_yaml, load_config
 from snakernel.errors import UserError
-from snakernel.evaluation import call, modal_backend
+from snakernel.evaluation import call, modal_app, modal_backend, remote
 from snakernel.evaluation.verdict import Evaluation, Reference
 from snakernel.files import read_model, write_text
-
-modal = pytest.importorskip("modal", reason="needs requirements-modal.txt")
-
-from google.protobuf.empty_pb2 import Empty  # noqa: E402
-from modal_server import ModalServer  # noqa: E402
-from snakernel.evaluation import modal_app, remote  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .* function is executing locally")
 KERNEL = next((MINI / "solutions").rglob("rmsnorm_h256_baseline_triton.json"))
