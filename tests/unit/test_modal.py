@@ -175,6 +175,8 @@ def test_files_are_placed_by_their_content(tmp_path: Path) -> None:
     (files / sha256_of("two")).write_text("twp")
     with pytest.raises(UserError, match="is damaged in the store"):
         remote.place({name: sha256_of("two")}, files, dataset)
+    with pytest.raises(UserError, match="is no path inside"):
+        remote.place({"../x": sha256_of("one")}, files, dataset)
     with pytest.raises(UserError, match="the store has no file"):
         remote.place({name: "0" * 64}, files, dataset)
     assert (dataset / name).read_text() == "one"
@@ -244,11 +246,12 @@ def test_the_app_is_what_it_should_be(cloud: ModalServer) -> None:
     assert not functions["measure"].volume_mounts[0].read_only
     images = [one.image for one in cloud.told["ImageGetOrCreate"]]
     assert images[0].dockerfile_commands[0] == f"FROM {modal_app.BASE}"
+    assert f"\nFROM {modal_app.BASE}\n" in (REPOSITORY / "Dockerfile").read_text()
     (pins,) = [file.data for image in images for file in image.context_files]
     assert pins == (REPOSITORY / "requirements.txt").read_bytes()
     files = {one.filename for mount in cloud.told["MountGetOrCreate"] for one in mount.files}
-    assert "/opt/snakernel/scripts/snakernel/evaluation/modal_app.py" in files
-    assert all(name.startswith("/opt/snakernel/scripts/") and "__pycache__" not in name for name in files)
+    assert {"/root/evaluator.py", "/root/snakernel/evaluation/modal_app.py"} <= files
+    assert all(name.startswith("/root/") and "__pycache__" not in name for name in files)
 
 
 def test_the_module_is_found_in_a_container(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from snakernel.evaluation.remote import Answer, Request, carry_out
 NAME = "snakernel"
 """The Volume, and the first part of the app's name."""
 MOUNT = Path("/mnt/snakernel")
-CODE = "/opt/snakernel/scripts"
+CODE = "/root"
+"""Where Modal looks for modules."""
 BASE = "nvidia/cuda:13.1.0-devel-ubuntu24.04"
 """With nvcc, for baseline solutions that are compiled when they are first called."""
 PYTHON = "3.12"

@@ -146,9 +146,10 @@ def plan(config: Config, action: str, arguments: dict[str, str]) -> tuple[Reques
     hashes = _hashes(folder / "reference" / "uploads.json", [*files.values(), *blobs.values()])
     own = dataset.Task(definition.op_type, definition.name)
     at = {"definition.json": own.definition_path(Path()), "workloads.jsonl": own.workloads_path(Path())}
-    stored = {str(at[name]): hashes[path] for name, path in files.items()}
+    checked = {name: str(path) for name, path in at.items()}
+    stored = {checked[name]: hashes[path] for name, path in files.items()}
     stored |= {name: hashes[path] for name, path in blobs.items()}
-    sent = {f"task/{name}": read_text(path) for name, path in files.items()}
+    sent: dict[str, str] = {}
     where: dict[str, str] = {}
     solution = None
     if action == "measure_reference":
@@ -168,7 +169,7 @@ def plan(config: Config, action: str, arguments: dict[str, str]) -> tuple[Reques
     parts = [app_name(), config.modal_gpu.upper(), task, Settings.of(config).model_dump_json()]
     parts += [f"{name} {content}" for name, content in sorted(stored.items())]
     parts += [f"{solution.name} {sent[f'dataset/{solution.relative_to(root)}']}"] if solution else []
-    request = Request(action, config.model_dump(), task, stored, sent, where, digest_texts(parts))
+    request = Request(action, config.model_dump(), task, stored, checked, sent, where, digest_texts(parts))
     return request, {hashes[path]: path for path in [*files.values(), *blobs.values()]}
 
 

@@ -24,7 +24,7 @@ from snakernel.config import Config, config_yaml, load_config
 from snakernel.errors import UserError
 from snakernel.evaluation.call import call_evaluator
 from snakernel.evaluation.verdict import Reference, expected_path
-from snakernel.files import digest_texts, read_model, write_model, write_text
+from snakernel.files import digest_texts, read_model, read_text, write_model, write_text
 
 NOT_KEPT = (
     "expected outputs are not kept: this container's kernel has no Landlock to hide them from kernels, so every "
@@ -44,6 +44,8 @@ class Request:
     """The task."""
     stored: dict[str, str]
     """Files of the dataset that lie in the store: path below the dataset's folder, and the content's hash."""
+    checked: dict[str, str]
+    """The task's files that are among these: name in the task's folder, and path below the dataset's."""
     sent: dict[str, str]
     """Texts that come with the request, by their paths: ``task/...`` is the task's folder, ``dataset/...`` the
     dataset's, ``kernels/...`` what is judged. None of them is kept."""
@@ -113,7 +115,7 @@ def place(stored: dict[str, str], files: Path, dataset: Path) -> None:
         UserError: the store does not have a file, or has it damaged.
     """
     for name, content in stored.items():
-        path = dataset / name
+        path = _inside(dataset, name)
         if _placed.get(path) == content and path.is_file():
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,6 +146,8 @@ def _run(
         root, _, rest = name.partition("/")
         paths[name] = _inside(roots[root], rest)
         write_text(paths[name], text)
+    for name, where in request.checked.items():
+        write_text(task / name, read_text(dataset / where))
     write_text(scratch / "config.yaml", config_yaml(config))
     arguments = {"config": str(scratch / "config.yaml"), "task_folder": str(task)}
     if request.action == "measure_reference":
