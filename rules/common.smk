@@ -14,6 +14,7 @@ sys.path.insert(0, str(SCRIPTS))
 from snakernel.config import LIMITS, config_yaml, load_config, read_config
 from snakernel.dataset import baseline_solution, read_tasks
 from snakernel.errors import UserError
+from snakernel.evaluation.modal_backend import check_gpu, check_modal
 from snakernel.evaluation.verdict import Evaluation
 from snakernel.files import digest, read_model, write_text
 from snakernel.jobs import set_job_environment
@@ -35,6 +36,8 @@ try:
     check_templates(SETTINGS)
     check_lessons(SETTINGS)
     check_budget(SETTINGS)
+    if SETTINGS.eval_backend == "modal":
+        check_gpu(SETTINGS)
     TASKS = {
         task.name: task
         for task in read_tasks(Path(SETTINGS.tasks_path), SETTINGS.dataset)
@@ -59,7 +62,9 @@ ASKED = (
     else " or ".join(SETTINGS.model_shares)
 )
 CONDA = "../environment.yml"
-ON_GPU = 1 if SETTINGS.eval_backend == "local" else 0
+ON_GPU = 0 if SETTINGS.eval_backend == "cpu" else 1
+# A reference is of one kind of device: with another one to rent, it is measured again.
+DEVICE = ("modal_gpu",) if SETTINGS.eval_backend == "modal" else ()
 
 set_job_environment(SCRIPTS)
 watch_run(workflow, SETTINGS, list(TASKS.values()))
@@ -223,6 +228,16 @@ def check_key():
             raise WorkflowError(str(error)) from None
 
 
+def check_device():
+    """Where a GPU will be rented, Modal must be there to ask before anything runs; a finished run needs none."""
+    finished = all(exists(f"{RESULTS}/{task}/best/confirmation.json") for task in TASKS)
+    if SETTINGS.eval_backend == "modal" and not finished:
+        try:
+            check_modal(SETTINGS)
+        except UserError as error:
+            raise WorkflowError(str(error)) from None
+
+
 def import_earlier():
     """Make the answers of a run of the baseline's the first steps of this one, before anyone is asked."""
     try:
@@ -236,6 +251,7 @@ onstart:
     if SETTINGS.resume_from:
         import_earlier()
     check_key()
+    check_device()
     write_text(CONFIG, config_yaml(SETTINGS))
     record_start(SETTINGS.results, snakemake_version, sys.argv[1:])
     for key in SETTINGS.ignored:

@@ -63,6 +63,7 @@ rule measure_reference:
             "atol",
             "rtol",
             "required_matched_ratio",
+            *DEVICE,
         ),
     message:
         "{wildcards.task}: measuring the reference"

@@ -30,7 +30,9 @@ def main() -> int:
     )
     parser.add_argument("--task-folder", type=Path, help="a task's folder in a run: its reference is used")
     parser.add_argument("--definition", help="by hand: name of a definition of the dataset")
-    parser.add_argument("--backend", choices=["local", "cpu"], help="by hand: instead of the configured eval_backend")
+    parser.add_argument(
+        "--backend", choices=["local", "cpu", "modal"], help="by hand: instead of the configured eval_backend"
+    )
     parser.add_argument("--against", type=Path, help="by hand: another kernel, timed against this one in turns")
     parser.add_argument("--out", type=Path, help="write the verdict here")
     arguments = parser.parse_args()

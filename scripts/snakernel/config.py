@@ -172,9 +172,15 @@ class Config(BaseModel):
     """Requests that all processes of this machine may wait for at once; null: no bound."""
 
     eval_backend: Literal["local", "cpu", "modal"] = "local"
-    """Where kernels are judged: local is a CUDA device of this machine, cpu is Triton's interpreter."""
+    """Where kernels are judged: local is a CUDA device of this machine, cpu is Triton's interpreter, modal rents one
+    (docs/modal.md)."""
     modal_gpu: str = "B200"
     """modal: the GPU type to ask for."""
+    modal_idle_s: int = Field(default=60, ge=2, le=1200)
+    """modal: seconds that a container waits for the next kernel before it is given back; they are paid for."""
+    modal_price: float | None = Field(default=None, ge=0)
+    """modal: US dollars a second of the GPU, for the estimate in each verdict; null takes the list's, where it has
+    one."""
     eval_timeout_s: float = Field(default=60.0, gt=0)
     """Seconds that building a kernel, or all calls of one workload, may take before its processes are killed."""
     baseline_author: str = "baseline"

@@ -168,7 +168,7 @@ def test_another_task_leaves_the_others_alone(project: Project) -> None:
     with (project.folder / "tasks.txt").open("a") as file:
         file.write("gemm\n")
     each = ("write_prompt", "propose", "extract_kernel", "evaluate", "select_best")
-    once = ("check_task", "measure_reference", "export_best", "summarize", "all")
+    once = ("check_task", "measure_reference", "confirm_best", "export_best", "summarize", "write_report", "all")
     assert project.plan() == dict.fromkeys(once, 1) | dict.fromkeys(each, 3)
 
 

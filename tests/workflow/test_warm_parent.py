@@ -118,7 +118,7 @@ def test_a_folder_that_others_may_enter_is_not_used(bench: Bench, tmp_path: Path
 
 
 def test_many_verdicts_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory, descriptors, processes and temporary files after 5 and after 30 verdicts, one of them killed."""
+    """Memory, descriptors, processes and temporary files after 5 and after 16 verdicts, one of them killed."""
     temporary = Path("/tmp") / f"snakernel-test-{os.getpid()}"
     temporary.mkdir(mode=0o700)
     monkeypatch.setenv("TMPDIR", str(temporary))
@@ -135,7 +135,7 @@ def test_many_verdicts_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.
             bench.judge()
         first, memory = measure(), parent.memory_info().rss
         assert first[2] == [f"snakernel-{os.getuid()}"]
-        for _ in range(24):
+        for _ in range(10):
             bench.judge()
         bench.start("sleeper.py").kill()
         wait_for(lambda: measure() == first)

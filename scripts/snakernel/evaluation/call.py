@@ -1,4 +1,4 @@
-"""Where scripts call the evaluator: in a fork of the warm parent, or in a process of its own."""
+"""Where scripts call the evaluator: in a fork of the warm parent, in a process of its own, or on Modal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import sys
 from contextlib import nullcontext
 
 from snakernel.config import Config
-from snakernel.errors import UserError
 from snakernel.evaluation import warm
 from snakernel.evaluation.devices import one_device
 from snakernel.evaluation.environment import clean_environment
@@ -18,7 +17,7 @@ from snakernel.evaluation.environment import clean_environment
 def call_evaluator(config: Config, action: str, arguments: dict[str, str], *, on_device: bool = True) -> int:
     """Run an action of :mod:`snakernel.evaluation.actions` and wait for it; its output is this process's.
 
-    It runs in an environment without keys, and on a CUDA device that is its own meanwhile (``local``).
+    It runs in an environment without keys, and on a CUDA device that is its own meanwhile (``local``), or on Modal.
 
     Args:
         config: the run's configuration.
@@ -30,12 +29,14 @@ def call_evaluator(config: Config, action: str, arguments: dict[str, str], *, on
         The action's exit code.
 
     Raises:
-        UserError: ``local`` without a CUDA device; a backend that is not there.
+        UserError: ``local`` without a CUDA device; ``modal`` that cannot be asked, or fails.
     """
-    if config.eval_backend == "modal":
-        raise UserError("eval_backend 'modal' cannot be run by this version; use 'local' (a CUDA device) or 'cpu'")
+    if on_device and config.eval_backend == "modal":
+        from snakernel.evaluation import modal_backend
+
+        return modal_backend.call(config, action, arguments)
     # Triton reads its variable when it decorates a kernel.
-    variables = {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""} if config.eval_backend == "cpu" else {}
+    variables = {} if config.eval_backend == "local" else {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
     with one_device() if on_device and config.eval_backend == "local" else nullcontext() as device:
         if config.warm:
             code = warm.call(config, variables, action, arguments, device)

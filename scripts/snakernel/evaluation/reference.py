@@ -14,18 +14,13 @@ from flashinfer_bench.data import Definition, Workload
 
 from snakernel.evaluation import devices, roofline, timing
 from snakernel.evaluation import inputs as drawing
-from snakernel.evaluation.verdict import Latency, Reference, ReferenceWorkload, Settings
+from snakernel.evaluation.verdict import Latency, Reference, ReferenceWorkload, Settings, expected_path
 from snakernel.files import digest_texts
 
 TIMED_SETS = 2
 """Sets of memory that timed calls use in turn."""
 READ_BYTES_PER_S = 500e6
 """Outputs are kept where reading them at this rate is quicker than computing them again."""
-
-
-def expected_path(folder: Path, uuid: str) -> Path:
-    """Where the expected outputs of a workload are kept."""
-    return folder / "expected" / f"{uuid}.safetensors"
 
 
 def timed_seeds(seed: int, workload: Workload) -> list[int]:

@@ -37,8 +37,24 @@ _ETC = (
     "passwd",
     "timezone",
 )
-_NEVER_WHOLE = {"dev", "etc", "home", "lost+found", "media", "mnt", "proc", "root", "run", "srv", "sys", "tmp", "var"}
-"""Folders of / that are not readable as a whole: they hold what belongs to users, or have rules of their own."""
+_NEVER_WHOLE = {
+    "__modal",
+    "dev",
+    "etc",
+    "home",
+    "lost+found",
+    "media",
+    "mnt",
+    "proc",
+    "root",
+    "run",
+    "srv",
+    "sys",
+    "tmp",
+    "var",
+}
+"""Folders of / that are not readable as a whole: they hold what belongs to users (a Modal container's __modal: its
+Volumes), or have rules of their own."""
 CLONE_NEWNET = 0x40000000
 PR_SET_NO_NEW_PRIVS = 38
 

@@ -6,6 +6,7 @@ import dataclasses
 import statistics
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -119,6 +120,11 @@ class CompiledKernel(Model):
     """Stages of its pipelined loops."""
 
 
+def expected_path(folder: Path, uuid: str) -> Path:
+    """Where the expected outputs of a workload are kept."""
+    return folder / "expected" / f"{uuid}.safetensors"
+
+
 class Settings(Model):
     """The evaluator's own settings: with the same ones, the same kernel gets the same verdict."""
 
@@ -217,6 +223,21 @@ class WorkloadResult(Model):
     """What went wrong, for a person and for the next prompt."""
 
 
+class Rented(Model):
+    """What a verdict took of a GPU that is paid for by the second."""
+
+    service: str
+    """Who rents it out."""
+    gpu: str
+    """The GPU type that was asked for; device tells what it was."""
+    seconds: float
+    """Seconds that the verdict took in the container; its start, and its wait for the next kernel, come on top."""
+    usd: float | None
+    """US dollars for these, estimated: seconds times the price; None where the price is not known."""
+    price: str | None
+    """Where the price is from."""
+
+
 class Evaluation(Model):
     """evaluation.json: the verdict on a kernel. compiled, correct, speedup, latency_ms, task_id, error and stats are
     the baseline's fields under the baseline's names."""
@@ -250,6 +271,8 @@ class Evaluation(Model):
     """One record a workload; empty where the kernel could not be built."""
     device: Device
     """What it was measured on."""
+    rented: Rented | None = None
+    """What was rented for it; None on a device of one's own."""
     conditions: Conditions | None = None
     """The state of the device when the kernel had been timed; None on the CPU."""
     kernels: list[CompiledKernel] = Field(default_factory=list)
