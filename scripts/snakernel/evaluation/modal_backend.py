@@ -153,7 +153,7 @@ def plan(config: Config, action: str, arguments: dict[str, str]) -> tuple[Reques
     where: dict[str, str] = {}
     solution = None
     if action == "measure_reference":
-        solution = dataset.baseline_solution(root, definition, config.baseline_author)
+        solution = dataset.baseline_solution(root, definition.op_type, definition.name, config.baseline_author)
         if solution is not None:
             sent[f"dataset/{solution.relative_to(root)}"] = read_text(solution)
     else:
