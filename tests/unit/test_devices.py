@@ -52,7 +52,9 @@ def test_eight_devices_are_held_at_once_and_each_by_one(eight: Path) -> None:
 
 def keep(folder: Path) -> None:
     with devices.one_device() as device:
-        (folder / f"{os.getpid()}.has").write_text(device)
+        written = folder / f"{os.getpid()}.writing"
+        written.write_text(device)
+        written.rename(folder / f"{os.getpid()}.has")
         signal.pause()
 
 
