@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from snakernel.errors import UserError
 from snakernel.llm.base import Answer, Request
-from snakernel.llm.journal import Journal
+from snakernel.llm.journal import Journal, kept_answers, lost_requests
 from snakernel.llm.replay import Replay
 
 REQUEST = Request(prompt="p", model="m", max_completion_tokens=10)
@@ -73,6 +73,19 @@ def test_an_answer_set_aside_stays_beside_the_new_one(tmp_path: Path) -> None:
     assert draw(tmp_path, ledger) == "answer 2"
     assert "answer 1" in aside.read_text()
     assert aside.parent == tmp_path / "answers" / "task"
+
+
+def test_a_damaged_entry_that_was_set_aside_is_told_and_in_nobodys_way(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    draw(tmp_path, ledger)
+    entry = tmp_path / "answers" / "task" / "3.json"
+    entry.write_text(entry.read_text()[:100])
+    aside = Journal(tmp_path, "task", 3).set_aside()
+    assert draw(tmp_path, ledger) == "answer 2"
+    assert [answer.text for answer in kept_answers(tmp_path, "task")] == ["answer 2"]
+    (lost,) = lost_requests(tmp_path, "task")
+    assert (lost.worst_usd, lost.why) == (None, f"its answer was damaged, see {aside.name}")
+    assert aside.stat().st_size == 100
 
 
 def test_nothing_to_set_aside(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 from evaluating import wait_for
+from filelock import FileLock
 from llm_server import LLMServer, Reply
 from snakernel.config import Price, config_yaml, load_config
 from snakernel.dataset import read_tasks
@@ -238,6 +239,34 @@ def test_a_process_that_was_killed_goes_on_with_more_room(server, tmp_path) -> N
     assert sorted(answer.text for answer in kept_answers(tmp_path, "a")) == ["half", "hello"]
 
 
+def test_an_answer_that_was_cut_and_kept_is_counted_once(server, tmp_path) -> None:
+    journal = Journal(tmp_path, "a", 1)
+    server.answer = Reply(text="half", stop="max_output_tokens", output_tokens=1000)
+    assert ask(tmp_path, "a", 1) == "half"
+    paid = Ledger(journal, lambda _: None)._paid(journal.folder)
+    assert paid > 0
+    answer = journal.read()
+    journal._keep(answer, journal._beside(answer.ended, ".cut.json"))
+    assert Ledger(journal, lambda _: None)._paid(journal.folder) == paid
+    assert journal.recover()
+    assert len(kept_answers(tmp_path, "a")) == 1
+
+
+def test_no_answer_gets_another_name_while_costs_are_counted(server, tmp_path) -> None:
+    """Else one that is listed is gone when it is read."""
+    server.script(Reply(text="half", stop="max_output_tokens"))
+    with FileLock(Journal(tmp_path, "a", 1).counting):
+        process = FORK.Process(target=ask, args=(tmp_path, "a", 1), kwargs={"more_room": 1})
+        process.start()
+        folder = tmp_path / "answers" / "a"
+        wait_for((folder / "1.json").exists)
+        process.join(0.3)
+        assert process.is_alive() and len(list(folder.glob("1.*.cut.json"))) == 1
+    process.join()
+    assert not list(folder.glob("1.*.cut.json"))
+    assert len(kept_answers(tmp_path, "a")) == 2
+
+
 # Prices
 
 
@@ -248,6 +277,14 @@ def test_a_price_of_ones_own() -> None:
     assert cost_usd("openai", "unheard-of", usage) is None
     assert worst_usd("openai", REQUEST, price=price) == pytest.approx(
         (prompt_tokens(REQUEST.prompt) * 2 + 10_000) / 1e6
+    )
+
+
+def test_a_prompt_that_is_not_written_to_the_cache_may_cost_more() -> None:
+    price = Price(input=2.0, output=10.0, cache_write=0.5)
+    plain = Usage(input_tokens=prompt_tokens(REQUEST.prompt), output_tokens=1000)
+    assert worst_usd("openai", REQUEST, price=price) == pytest.approx(
+        cost_usd("openai", REQUEST.model, plain, price=price)
     )
 
 

@@ -5,6 +5,7 @@ it is on disk, whole, before anything looks at the answer. Beside it:
 
 {step}.{when}.json   answers that were set aside: by redraw.py, or because they were cut and asked again with more room
                      ({step}.{when}.cut.json until there is an answer)
+{step}.{when}.damaged what was set aside because it cannot be read
 {step}.sent.jsonl    the request that is in flight, or was when its process died
 {step}.lost.jsonl    requests that may have been paid for and brought no answer
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -47,6 +48,17 @@ def answer_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("[!.]*.json"))
 
 
+def once_each(folder: Path) -> list[Path]:
+    """The entries in a task's folder, without those that were cut and have just become their step's answer."""
+    paths = answer_files(folder)
+
+    def is_answer(cut: Path) -> bool:
+        answer = folder / f"{cut.name.partition('.')[0]}.json"
+        return answer in paths and _read_answer(answer).ended == _read_answer(cut).ended
+
+    return [path for path in paths if not (path.name.endswith(_CUT) and is_answer(path))]
+
+
 def read_sent(path: Path) -> list[Sent]:
     """The lines of a file of requests; the last line may be cut, where its process was killed."""
     lines = read_text(path).splitlines()
@@ -75,6 +87,8 @@ class Journal:
         self.sent = self.folder / f"{step}.sent.jsonl"
         self.lost = self.folder / f"{step}.lost.jsonl"
         self._lock = self.folder / f".{step}.lock"
+        self.counting = self.answers / ".ledger.lock"
+        """The lock under which what was spent is counted, and answers get other names. It is taken after the step's."""
 
     def read(self) -> Answer | None:
         """The kept answer, or None where the step was never answered."""
@@ -113,8 +127,9 @@ class Journal:
             with reserve(self.path, RESERVED_BYTES) as keep:
                 answer = self._ask(request(), provider(), more_room)
                 keep(answer)
+            # First: as long as the request is known, other processes settle what this one leaves.
+            self._name_cut()
             self.sent.unlink(missing_ok=True)
-            self._recover()
             return answer, True
 
     def _ask(self, request: Request, provider: Provider, more_room: int) -> Answer:
@@ -152,11 +167,12 @@ class Journal:
         write_model(path, answer, durable=True)
         self.sent.unlink(missing_ok=True)
 
-    def _recover(self) -> None:
+    def _recover(self, *, counted: bool = False) -> None:
         """Settle what a killed process left.
 
         An answer that was written whole, but had not its name yet, is taken; half ones are dropped. A request that was
         in flight is lost, but in a batch. Answers that were cut are no more asked again where there is an answer.
+        ``counted``: this process holds the lock under which answers get other names.
         """
         for left in sorted(self.folder.glob(f".{self.path.name}.*.tmp")):
             try:
@@ -170,6 +186,7 @@ class Journal:
                 left.unlink()
             else:
                 left.rename(self.path)
+        self._name_cut(counted=counted)
         for sent in read_sent(self.sent) if self.sent.exists() else []:
             # Killed between keeping the answer and forgetting the request?
             answered = any(read_model(path, Answer).ended >= sent.started for path in self._entries())
@@ -178,12 +195,18 @@ class Journal:
             if not sent.waits and not answered:
                 self._add_lost(sent.model_copy(update={"why": "its process was killed"}))
             self.sent.unlink()
+
+    def _name_cut(self, *, counted: bool = False) -> None:
+        """Where the step has its answer, those that were cut get the names of answers that were set aside."""
         kept = self.read() if self._cut() else None
-        for path in self._cut() if kept is not None else []:
-            if _read_answer(path).ended == kept.ended:  # there was no more room, so it is the answer
-                path.unlink()
-            else:
-                path.rename(path.with_name(path.name.replace(_CUT, ".json")))
+        if kept is None:
+            return
+        with nullcontext() if counted else FileLock(self.counting):
+            for path in self._cut():
+                if _read_answer(path).ended == kept.ended:  # there was no more room, so it is the answer
+                    path.unlink()
+                else:
+                    path.rename(path.with_name(path.name.replace(_CUT, ".json")))
 
     def _entries(self) -> list[Path]:
         return [path for path in answer_files(self.folder) if path.name.partition(".")[0] == str(self.step)]
@@ -217,30 +240,39 @@ class Journal:
         except Timeout:
             yield False
 
-    def recover(self) -> bool:
-        """Settle what a killed process left of this step; False where its process is alive."""
+    def recover(self, *, counted: bool = False) -> bool:
+        """Settle what a killed process left of this step; False where its process is alive.
+
+        ``counted``: the caller holds the lock under which what was spent is counted.
+        """
         with self.if_abandoned() as abandoned:
             if abandoned:
-                self._recover()
+                self._recover(counted=counted)
             return abandoned
 
     def set_aside(self) -> Path:
         """Rename the kept answer, so that the step is drawn again; the old answer stays beside the new one.
 
         Returns:
-            Where the old answer is now: {step}.{when it ended}.json.
+            Where the old answer is now: {step}.{when it ended}.json, or .damaged where it cannot be read: then it
+            counts as a lost request of an unknown price.
 
         Raises:
             UserError: the step was never answered.
         """
-        with FileLock(self._lock):
+        with FileLock(self._lock), FileLock(self.counting):
             if not self.path.exists():
                 raise UserError(f"{self.path}: this step has no answer to set aside")
             try:
                 aside = self._beside(read_model(self.path, Answer).ended)
             except UserError:
-                # A damaged entry is set aside as it is.
-                aside = self._beside(datetime.now(UTC).isoformat())
+                now = datetime.now(UTC).isoformat(timespec="milliseconds")
+                aside = self._beside(now, ".damaged")
+                why = f"its answer was damaged, see {aside.name}"
+                unknown = Sent(
+                    started=now, model="unknown", input_tokens=0, max_completion_tokens=0, worst_usd=None, why=why
+                )
+                self._add_lost(unknown)
             self.path.rename(aside)
             return aside
 

@@ -19,7 +19,7 @@ from filelock import FileLock
 from snakernel.errors import UserError
 from snakernel.files import read_json, read_model, write_text
 from snakernel.llm.base import Answer, Gate, Request, Sent
-from snakernel.llm.journal import Journal, answer_files, read_sent
+from snakernel.llm.journal import Journal, once_each, read_sent
 from snakernel.llm.limits import Limits
 from snakernel.llm.prices import prompt_tokens
 from snakernel.skipping import NotAsked
@@ -130,7 +130,7 @@ class Ledger(Gate):
                 "per million tokens"
             )
         while True:
-            with FileLock(self.journal.answers / ".ledger.lock"):
+            with FileLock(self.journal.counting):
                 refusal = self._refusal(worst)
                 if refusal is None:
                     self.journal.send(sent)
@@ -164,7 +164,7 @@ class Ledger(Gate):
             other = Journal(self.journal.answers.parent, folder.name, int(path.name.partition(".")[0]))
             if other.path == self.journal.path:  # of a request that has ended
                 continue
-            abandoned = other.recover()
+            abandoned = other.recover(counted=True)
             worst = sum(sent.worst_usd or 0.0 for sent in _read_if_there(path))
             if abandoned:  # in a batch that nobody waits for now
                 spent.lost += worst
@@ -180,7 +180,7 @@ class Ledger(Gate):
         cache = folder / ".costs.json"
         known = read_json(cache) if cache.exists() else {}
         costs: dict[str, tuple[int, int, float]] = {}
-        for path in answer_files(folder):
+        for path in once_each(folder):
             stat = path.stat()
             mark = [stat.st_mtime_ns, stat.st_size]
             kept = known.get(path.name)

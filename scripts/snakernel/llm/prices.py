@@ -28,14 +28,18 @@ def price_of(price: PriceOrPrices, model: str) -> Price | None:
 def worst_usd(
     api_type: str, request: Request, *, api_base: str | None = None, price: PriceOrPrices = None, batch: bool = False
 ) -> float | None:
-    """The most that a request can cost in US dollars: the longest answer, and a prompt that is written to the cache.
+    """The most that a request can cost in US dollars: the longest answer, and a prompt that is written to the cache
+    or not, whichever costs more.
 
     None where the price of the model is not known.
     """
     tokens = prompt_tokens(request.prompt)
-    usage = Usage(input_tokens=tokens, output_tokens=request.max_completion_tokens, cache_write_tokens=tokens)
     price = price_of(price, request.model)
-    return cost_usd(api_type, request.model, usage, api_base=api_base, price=price, batch=batch)
+    costs = []
+    for written in (0, tokens):
+        usage = Usage(input_tokens=tokens, output_tokens=request.max_completion_tokens, cache_write_tokens=written)
+        costs.append(cost_usd(api_type, request.model, usage, api_base=api_base, price=price, batch=batch))
+    return None if None in costs else max(costs)
 
 
 def cost_usd(
