@@ -124,6 +124,10 @@ class LLMServer:
         """Answers that were sent completely, without a fault."""
         self.polls = 1
         """How often a batch is asked for before it is done."""
+        self.results: bytes | None = None
+        """What is sent instead of a batch's results."""
+        self.results_gone = False
+        """Whether the results of batches are no longer offered."""
         self.batches: dict[str, dict[str, Any]] = {}
         """Batches by their names, and the files that go with them."""
         self.in_flight = 0
@@ -159,6 +163,7 @@ class LLMServer:
             self.batches.clear()
             self.answered = self.max_in_flight = 0
             self.polls = 1
+            self.results, self.results_gone = None, False
 
     def environment(self) -> dict[str, str]:
         """Environment variables that send all three services here, with keys, and around any proxy."""
@@ -234,7 +239,8 @@ class _Handler(BaseHTTPRequestHandler):
         if batch is None:
             return self._send_json(404, {"error": {"type": "not_found_error", "message": "there is no such batch"}})
         if end:
-            return self._send(200, "application/jsonl", self._results(batch))
+            results = self.server.owner.results
+            return self._send(200, "application/jsonl", self._results(batch) if results is None else results)
         batch["polls"] -= 1
         self._send_json(200, self._batch(name, batch))
 
@@ -286,7 +292,8 @@ class _Handler(BaseHTTPRequestHandler):
         if batch["protocol"] == "messages":
             counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
             url = f"{self.server.owner.url}{batch['url']}/{name}/results"
-            state = {"processing_status": "ended" if done else "in_progress", "results_url": url if done else None}
+            offered = done and not self.server.owner.results_gone
+            state = {"processing_status": "ended" if done else "in_progress", "results_url": url if offered else None}
             batch = {"type": "message_batch", "created_at": now, "expires_at": now, "request_counts": counts}
             return {"id": name, **batch, **state}
         status = ("expired" if batch["reply"].fault else "completed") if done else "in_progress"

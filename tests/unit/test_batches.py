@@ -160,6 +160,25 @@ def test_a_batch_that_the_service_has_forgotten_is_lost(server, tmp_path, api_ty
     assert ask(tmp_path, api_type).text == "hello"
 
 
+@pytest.mark.parametrize(
+    ("api_type", "gone", "results", "told"),
+    [
+        ("claude", True, None, "are no longer kept"),
+        ("claude", False, b"", "are no longer kept"),
+        ("claude", False, b"<html>\n", "is malformed"),
+        ("openai", False, b"<html>\n", "is malformed"),
+        ("openai", False, b'{"response": {"status_code": 200, "body": []}}\n', "is malformed"),
+    ],
+)
+def test_a_batch_whose_results_cannot_be_had_is_lost(server, tmp_path, api_type, gone, results, told) -> None:
+    server.results_gone, server.results = gone, results
+    with pytest.raises(UserError, match=told):
+        ask(tmp_path, api_type)
+    assert len(server.requests) == len(lost_requests(tmp_path, "a")) == 1
+    server.results_gone, server.results = False, None
+    assert ask(tmp_path, api_type).text == "hello"
+
+
 def test_only_two_services_have_batches() -> None:
     with pytest.raises(UserError, match="llm_mode: batch is for api_type claude and openai, not for gemini"):
         load_config({"api_type": "gemini", "llm_mode": "batch"})

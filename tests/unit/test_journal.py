@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from snakernel.errors import UserError
-from snakernel.llm.base import Answer, Request
+from snakernel.llm.base import Answer, Request, Sent
 from snakernel.llm.journal import Journal, kept_answers, lost_requests
 from snakernel.llm.replay import Replay
 
@@ -105,6 +105,24 @@ def test_an_answer_that_was_whole_when_its_process_was_killed_is_taken(tmp_path:
     assert draw(tmp_path, tmp_path / "ledger") == "answer 1"
     assert (tmp_path / "ledger").read_text() == "asked\n"
     assert not list(entry.parent.glob("*.tmp"))
+
+
+def test_what_was_asked_is_known_of_an_answer_that_has_not_its_name_yet(tmp_path: Path) -> None:
+    """Its process was killed: it is no step to be skipped."""
+    draw(tmp_path, tmp_path / "ledger")
+    journal = Journal(tmp_path, "task", 3)
+    journal.send(
+        Sent(
+            started="2026-01-01T00:00:00.000+00:00",
+            model="m",
+            input_tokens=1,
+            max_completion_tokens=1,
+            worst_usd=1.0,
+        )
+    )
+    journal.path.rename(journal.folder / ".3.json.whole.tmp")
+    assert journal.asked() == REQUEST
+    assert not journal.sent.exists() and not lost_requests(tmp_path, "task")
 
 
 def test_a_full_disk_is_found_before_anything_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

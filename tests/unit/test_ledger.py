@@ -227,6 +227,36 @@ def test_an_answer_that_was_cut_is_taken_where_more_room_is_refused(server, tmp_
     assert "no more room for it" in answer.warnings[-1]
 
 
+@pytest.mark.parametrize(
+    ("reply", "taken"),
+    [
+        (
+            Reply(
+                fault="error",
+                error={"type": "error", "sequence_number": 1, "message": "too long", "code": "context_length_exceeded"},
+            ),
+            True,
+        ),
+        (
+            Reply(
+                fault="error",
+                error={"type": "error", "sequence_number": 1, "message": "who?", "code": "authentication_error"},
+            ),
+            False,
+        ),
+        (Reply(status=400, error={"error": {"message": "Your credit balance is too low", "type": "x"}}), False),
+        (Reply(status=403), False),
+    ],
+    ids=["context", "key in a stream", "credit", "key"],
+)
+def test_only_a_refused_request_makes_a_cut_answer_final(server, tmp_path, reply, taken) -> None:
+    """With credit, or the right key, it is asked again with more room."""
+    server.script(Reply(text="half", stop="max_output_tokens"), reply)
+    told = ask(tmp_path, "a", 1, more_room=1)
+    assert told == "half" if taken else told.startswith("UserError")
+    assert ask(tmp_path, "a", 1, more_room=1) == ("half" if taken else "hello")
+
+
 def test_a_process_that_was_killed_goes_on_with_more_room(server, tmp_path) -> None:
     server.script(Reply(text="half", stop="max_output_tokens"), Reply(fault="silent"))
     process = FORK.Process(target=ask, args=(tmp_path, "a", 1), kwargs={"more_room": 1})

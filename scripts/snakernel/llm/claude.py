@@ -76,9 +76,13 @@ class Claude(Service):
 
     def _collect(self, request: Request, batch_id: str) -> Answer | Fault | None:
         batches = self._client.messages.batches
-        if batches.retrieve(batch_id).processing_status != "ended":
+        batch = batches.retrieve(batch_id)
+        if batch.processing_status != "ended":
             return None
-        result = next(iter(batches.results(batch_id))).result
+        entry = next(iter(batches.results(batch_id)), None) if batch.results_url else None
+        if entry is None:
+            return Fault(f"the results of batch {batch_id} are no longer kept", transient=False)
+        result = entry.result
         if result.type == "succeeded":
             return self._complete(request, result.message, _parts(result.message), None, batch=True)
         if result.type == "errored":

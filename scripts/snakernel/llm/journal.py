@@ -96,6 +96,8 @@ class Journal:
 
     def asked(self) -> Request | None:
         """The request that was answered, or that is in a batch; None where the step may be asked anything."""
+        if self.sent.exists():
+            self.recover()  # its process may have been killed when it had the answer
         kept = self.read()
         pending = self.pending() if kept is None else None
         return kept.request if kept is not None else pending.request if pending is not None else None

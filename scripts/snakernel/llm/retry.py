@@ -39,18 +39,25 @@ CONNECT_TIMEOUT_S = 10.0
 _NO_CREDIT = {"insufficient_quota", "billing_error", "billing_not_active", "billing_hard_limit_reached"}
 """Error codes that come with status 429 or 400 and mean that no money is left."""
 
-_PERMANENT = _NO_CREDIT | {
-    "invalid_request_error",
-    "authentication_error",
-    "permission_error",
-    "not_found_error",
-    "request_too_large",
-    "invalid_prompt",
-    "model_not_found",
-    "context_length_exceeded",
-    "data_residency_mismatch",
-}
+_NO_KEY = {"authentication_error", "permission_error"}
+
+_PERMANENT = (
+    _NO_CREDIT
+    | _NO_KEY
+    | {
+        "invalid_request_error",
+        "not_found_error",
+        "request_too_large",
+        "invalid_prompt",
+        "model_not_found",
+        "context_length_exceeded",
+        "data_residency_mismatch",
+    }
+)
 """Error codes that mean the same inside a stream, where the HTTP status is 200, as a status of 4xx."""
+
+_MALFORMED = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What the SDKs raise where what came is not JSON, not of the right shape or not in order."""
 
 _TOO_LONG = re.compile(r"too long|too large|too many tokens|context|maximum|token limit", re.IGNORECASE)
 _LOOKS_LIKE_A_KEY = re.compile(r"\b(?:sk-|AIza|AQ\.)[-\w*]{6,}")
@@ -191,8 +198,7 @@ class Service(ABC):
                 continue
             failed += 1
             if not fault.transient or failed >= self.tries:
-                kind = Refused if not fault.transient and fault.status in (400, 413, 422) else UserError
-                raise kind(self._explain(fault, request, failed))
+                raise (Refused if _is_refusal(fault) else UserError)(self._explain(fault, request, failed))
             wait_s = min(max(2 ** (failed - 1) + random.random(), fault.retry_after_s or 0.0), MAX_WAIT_S)
             _log.warning("%s: try %d of %d failed (%s), next in %.1f s", self.name, failed, self.tries, fault, wait_s)
             self._sleep(wait_s)
@@ -249,11 +255,17 @@ class Service(ABC):
                 failed = 0
             except Exception as error:
                 fault = fault_of(error)
+                failed += 1
                 if fault is None:
-                    raise
+                    if not isinstance(error, _MALFORMED):
+                        raise
+                    if failed >= self.tries:
+                        told = f"what it gives of batch {batch_id} is malformed ({type(error).__name__})"
+                        raise Fault(told, transient=False) from error
+                    self._sleep(self.poll_s)
+                    continue
                 if fault.status == 404:
                     raise Fault(f"it does not know batch {batch_id} any more", transient=False) from None
-                failed += 1
                 if not fault.transient or failed >= self.tries:
                     told = self._explain(fault, request, failed)
                     raise Unfinished(f"{told}; batch {batch_id} will be asked for again by the next run") from None
@@ -332,8 +344,7 @@ class Service(ABC):
         except Exception as error:
             if late.is_set():
                 raise Fault(f"it did not complete the answer within {self.timeout_s:g} s") from error
-            # What the SDKs raise where the events are not JSON, not of the right shape or not in order.
-            if isinstance(error, (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)):
+            if isinstance(error, _MALFORMED):
                 raise Fault(f"it sent a malformed stream ({type(error).__name__})") from error
             raise
         finally:
@@ -348,7 +359,7 @@ class Service(ABC):
                 advice = "run again later, or with fewer jobs at once: steps that are answered are kept"
             times = "1 try" if failed == 1 else f"{failed} tries"
             return f"{where} did not answer for model {request.model!r} in {times} (the last: {last}); {advice}"
-        if fault.codes & _NO_CREDIT or fault.status == 402 or re.search("credit|billing", fault.words):
+        if _is_about_money(fault):
             advice = "add credit to the account or use another key"
         elif fault.status in (401, 403):
             advice = f"check {self.keys}"
@@ -385,6 +396,17 @@ class Service(ABC):
         # With the value: a temperature may be refused because it is too high, or for not being the default.
         host = urlsplit(self.base_url).netloc.rpartition("@")[2]
         return f"{host} {request.model} {name}" + ("" if value is None else f"={value}")
+
+
+def _is_about_money(fault: Fault) -> bool:
+    """Whether no money is left: the same request is answered when there is."""
+    return bool(fault.codes & _NO_CREDIT or fault.status == 402 or re.search("(?i)credit|billing", fault.words))
+
+
+def _is_refusal(fault: Fault) -> bool:
+    """Whether the request is at fault, and not the key, the account or the address: also by an error in a stream."""
+    by_request = fault.status in (400, 413, 422) or (fault.status is None and bool(fault.codes - _NO_KEY))
+    return by_request and not fault.transient and not _is_about_money(fault)
 
 
 class Unfinished(UserError):
