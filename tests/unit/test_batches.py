@@ -19,6 +19,7 @@ from snakernel.llm.journal import Journal, kept_answers, lost_requests
 from snakernel.llm.ledger import Ledger
 from snakernel.llm.prices import cost_usd
 from snakernel.llm.providers import create_provider
+from snakernel.llm.replay import Replay
 from snakernel.skipping import NotAsked
 
 MODELS = {"claude": "claude-opus-5-5", "openai": "gpt-6-sol"}
@@ -177,6 +178,33 @@ def test_a_batch_whose_results_cannot_be_had_is_lost(server, tmp_path, api_type,
     assert len(server.requests) == len(lost_requests(tmp_path, "a")) == 1
     server.results_gone, server.results = False, None
     assert ask(tmp_path, api_type).text == "hello"
+
+
+def _interrupt(_: float) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_batch_of_another_service_is_not_passed_over(server, tmp_path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        ask(tmp_path, "claude", sleep=_interrupt)
+    with pytest.raises(UserError, match=r"batch batch_1 .* is at claude 127.0.0.1, not at openai 127.0.0.1: set api"):
+        ask(tmp_path, "openai")
+    assert len(server.requests) == 1
+    assert ask(tmp_path, "claude").text == "hello"
+    assert lost_requests(tmp_path, "a") == []
+
+
+def test_a_batch_that_did_not_bring_the_answer_is_lost(server, tmp_path) -> None:
+    """The step was replayed meanwhile."""
+    with pytest.raises(KeyboardInterrupt):
+        ask(tmp_path, "claude", sleep=_interrupt)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "1.md").write_text("recorded")
+    journal = Journal(tmp_path, "a", 1)
+    request = Request(prompt=PROMPT, model="m", max_completion_tokens=1000)
+    assert journal.answer(lambda: request, lambda: Replay(tmp_path, "a", "d", 1))[0].text == "recorded"
+    (lost,) = lost_requests(tmp_path, "a")
+    assert lost.batch_id == "batch_1" and lost.worst_usd > 0 and not journal.sent.exists()
 
 
 def test_only_two_services_have_batches() -> None:

@@ -166,6 +166,8 @@ class Sent(BaseModel):
     """It is reserved, but was not sent yet."""
     batch_id: str | None = None
     """The service's name of the batch that it is in: what comes of it can be collected later."""
+    service: str = ""
+    """The API and the host that have the batch."""
     request: Request | None = None
     """What was asked, where it is in a batch."""
     why: str = ""
@@ -186,7 +188,7 @@ class Gate:
             NotAsked: it must not.
         """
 
-    def submitted(self, request: Request, batch_id: str) -> None:
+    def submitted(self, request: Request, batch_id: str, service: str) -> None:
         """It is in a batch."""
 
     def pending(self) -> Sent | None:

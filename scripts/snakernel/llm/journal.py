@@ -131,7 +131,7 @@ class Journal:
                 keep(answer)
             # First: as long as the request is known, other processes settle what this one leaves.
             self._name_cut()
-            self.sent.unlink(missing_ok=True)
+            self._settle(answer)
             return answer, True
 
     def _ask(self, request: Request, provider: Provider, more_room: int) -> Answer:
@@ -167,6 +167,13 @@ class Journal:
 
     def _keep(self, answer: Answer, path: Path) -> None:
         write_model(path, answer, durable=True)
+        self._settle(answer)
+
+    def _settle(self, answer: Answer) -> None:
+        """Forget the request that was answered. A batch that did not bring the answer may want to be paid for too."""
+        pending = self.pending()
+        if pending is not None and pending.batch_id != answer.batch_id:
+            self._add_lost(pending.model_copy(update={"why": "the step was answered otherwise"}))
         self.sent.unlink(missing_ok=True)
 
     def _recover(self, *, counted: bool = False) -> None:
@@ -192,7 +199,12 @@ class Journal:
         for sent in read_sent(self.sent) if self.sent.exists() else []:
             # Killed between keeping the answer and forgetting the request?
             answered = any(read_model(path, Answer).ended >= sent.started for path in self._entries())
-            if sent.batch_id and not answered:
+            if sent.batch_id:
+                kept = self.read()
+                if kept is not None:
+                    self._settle(kept)
+                elif any(read_model(path, Answer).batch_id == sent.batch_id for path in self._entries()):
+                    self.sent.unlink()
                 continue
             if not sent.waits and not answered:
                 self._add_lost(sent.model_copy(update={"why": "its process was killed"}))

@@ -93,10 +93,10 @@ class Ledger(Gate):
             self._limits.take(sent.input_tokens + sent.max_completion_tokens)
         self.journal.send(sent.model_copy(update={"started": _now(), "waits": False}))
 
-    def submitted(self, request: Request, batch_id: str) -> None:
+    def submitted(self, request: Request, batch_id: str, service: str) -> None:
         """Write down the batch, durably. Who waits for it takes no place of those that are in flight."""
         (sent,) = read_sent(self.journal.sent)
-        self.journal.send(sent.model_copy(update={"batch_id": batch_id, "request": request}))
+        self.journal.send(sent.model_copy(update={"batch_id": batch_id, "service": service, "request": request}))
         self.leave()
 
     def pending(self) -> Sent | None:

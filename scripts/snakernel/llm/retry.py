@@ -161,6 +161,12 @@ class Service(ABC):
             Unfinished: it is in a batch, of which nothing can be learned now.
         """
         pending = self.gate.pending()
+        if pending is not None and pending.service not in ("", self._service):
+            raise UserError(
+                f"batch {pending.batch_id} may have the answer of this step; it is at {pending.service}, not at "
+                f"{self._service}: set api_type and api_base back until it is collected, or give it up by moving the "
+                "line of the step's sent.jsonl to its lost.jsonl in the journal"
+            )
         if pending is not None and pending.request is not None:
             request = pending.request  # that is what will be answered
         self._client  # noqa: B018  (loading the SDK is not the service's time)
@@ -247,7 +253,7 @@ class Service(ABC):
         """
         if batch_id is None:
             batch_id = self._submit(request, refused)
-            self.gate.submitted(request, batch_id)
+            self.gate.submitted(request, batch_id, self._service)
         failed = 0
         while True:
             try:
@@ -275,6 +281,10 @@ class Service(ABC):
             if result is not None:
                 return result.model_copy(update={"batch_id": batch_id})
             self._sleep(self.poll_s)
+
+    @property
+    def _service(self) -> str:
+        return f"{self.api_type} {urlsplit(self.base_url).hostname}"
 
     def _submit(self, request: Request, refused: Collection[str]) -> str:
         """Make a batch of one request; returns the service's name of it."""
