@@ -327,7 +327,7 @@ def test_a_bound_without_a_price_is_refused() -> None:
     with pytest.raises(UserError, match=r"'unheard-of'.*price: \{unheard-of: \{input"):
         check_budget(load_config(several))
     check_budget(load_config(several | {"price": {"unheard-of": {"input": 1, "output": 2}}}))
-    check_budget(load_config(keys | {"api_type": "replay"}))
+    check_budget(load_config(keys | {"api_type": "replay", "replay_path": "answers"}))
     check_budget(load_config({"api_type": "openai", "model_name": "unheard-of"}))
 
 
