@@ -3,13 +3,17 @@ PYTHON ?= python3
 CORES ?= $(shell nproc)
 BIN := .venv/bin
 
-.PHONY: demo test test-faults test-looks screenshots lint format config-docs clean
+.PHONY: demo test test-slow test-faults test-looks screenshots lint format config-docs clean
 
 demo: .venv/demo-ready
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=1
 
 test: .venv/test-ready
 	$(BIN)/python -m pytest -n $(CORES) --dist worksteal
+
+# Cases that `make test` leaves out for its time.
+test-slow: .venv/test-ready
+	$(BIN)/python -m pytest -n $(CORES) --dist worksteal -m slow
 
 # Whole runs against a service that fails, and every other fault, many times: some 40 minutes on an idle machine. The
 # table of docs/faults.md is what it finds.

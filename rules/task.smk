@@ -60,9 +60,6 @@ rule measure_reference:
             "seed",
             "reference_max_mb",
             "baseline_author",
-            "atol",
-            "rtol",
-            "required_matched_ratio",
             *DEVICE,
         ),
     message:

@@ -126,7 +126,13 @@ CASES: dict[str, tuple[Callable[[Project], None], tuple[str, ...], dict[str, int
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+SLOW = ("extraction's code edited", "memory changed", "--forcerun propose")
+"""Cases that run much of what others run too."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CASES]
+)
 def test_nothing_is_asked_again(project: Project, name: str) -> None:
     change, arguments, jobs = CASES[name]
     before = project.journal()
@@ -277,7 +283,7 @@ def test_a_spent_budget_ends_the_run_in_order(server: LLMServer, spent: Project)
 def test_skipped_steps_are_asked_when_the_budget_is_raised(server: LLMServer, spent: Project, tmp_path: Path) -> None:
     project = spent.copy(tmp_path / "project")
     before, asked = project.journal(), len(server.requests)
-    project.configure(**PAID | {"model_name": "another", "temperature": 0.1})
+    project.configure(**PAID | {"temperature": 0.1})
     assert project.plan() == {}
     project.configure(**PAID | {"max_cost": 2.5})
     without_key = project.snakemake(check=False, OPENAI_API_KEY="")

@@ -72,8 +72,16 @@ def test_no_gpu(project: Project) -> None:
     [
         (lambda data: _cut(data / "definitions" / "gqa_paged" / f"{DECODE}.json"), f"{DECODE}.json: Invalid JSON"),
         (lambda data: _pointer(next((data / "blob").rglob("*.safetensors"))), "run `git lfs pull`"),
-        (lambda data: next((data / "blob").rglob("*.safetensors")).unlink(), "which is not there"),
-        (lambda data: (data / "workloads" / "gqa_paged" / f"{DECODE}.jsonl").unlink(), f"{DECODE}.jsonl: no such file"),
+        pytest.param(
+            lambda data: next((data / "blob").rglob("*.safetensors")).unlink(),
+            "which is not there",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            lambda data: (data / "workloads" / "gqa_paged" / f"{DECODE}.jsonl").unlink(),
+            f"{DECODE}.jsonl: no such file",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["definition cut", "blob is a pointer", "blob missing", "workloads missing"],
 )

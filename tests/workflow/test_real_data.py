@@ -15,9 +15,8 @@ TASKS = {
     "rmsnorm_h128": ("rmsnorm", [Status.PASSED] * 3),
     "gemm_n128_k2048": ("gemm", [Status.PASSED]),
     "gqa_paged_decode_h32_kv8_d128_ps1": ("gqa_paged", [Status.PASSED]),
-    # Ports to another vendor's library, which is not here: no trace records a verdict of theirs.
+    # A port to another vendor's library, which is not here: no trace records a verdict of its.
     "gdn_decode_qk4_v8_d128_k_last": ("gdn", [Status.COMPILE_ERROR]),
-    "gdn_prefill_qk4_v8_d128_k_last": ("gdn", [Status.COMPILE_ERROR]),
 }
 """The op type of each, and the verdicts on its Triton and Python solutions: PASSED in their traces, where they have
 one (rmsnorm_h128's o3 kernel; a kernel of the same author for the others)."""
@@ -25,7 +24,7 @@ one (rmsnorm_h128's o3 kernel; a kernel of the same author for the others)."""
 
 @pytest.fixture(scope="module")
 def finished(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A run over five real definitions; each step is a real kernel, and after it the definition's own reference."""
+    """A run over four real definitions; each step is a real kernel, and after it the definition's own reference."""
     project = Project.create(
         tmp_path_factory.mktemp("real") / "project",
         dataset_root=str(real_data),
