@@ -115,6 +115,7 @@ def test_a_missing_recorded_answer_fails_its_task_only(project: Project) -> None
     assert (project.results / "rmsnorm_rmsnorm_h256" / "best" / "kernel.py").exists()
 
 
+@pytest.mark.slow
 def test_an_empty_recorded_answer_fails_its_task_only(project: Project) -> None:
     (project.folder / "replay" / "silu_and_mul_h384" / "1.md").write_text("\n")
     done = project.snakemake(check=False)

@@ -59,6 +59,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_the_baselines_folder(exported: Project) -> None:
     """Its kernel and prompt are step 1, its metrics are kept and not believed; only step 2 was asked."""
     kernel = json.loads(KERNEL.read_text())["sources"][0]["content"]

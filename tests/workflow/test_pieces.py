@@ -208,7 +208,10 @@ def test_a_prompt_is_shown_without_asking(finished: Project) -> None:
     assert "## The kernel to edit (step 2)" in done.stdout
 
 
-@pytest.mark.parametrize("api_type", ["claude", "openai", pytest.param("gemini", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "api_type",
+    ["claude", pytest.param("openai", marks=pytest.mark.slow), pytest.param("gemini", marks=pytest.mark.slow)],
+)
 def test_a_run_on_a_real_protocol(tmp_path: Path, api_type: str) -> None:
     """The real SDK, a server on loopback, one answer a step: each is asked for once, and no key is kept anywhere."""
     text = (REPOSITORY / "datasets" / "mini" / "answers" / "rmsnorm_h256" / "1.md").read_text()

@@ -11,6 +11,8 @@ from snakernel.files import read_model
 
 from workflow.running import Project
 
+pytestmark = pytest.mark.slow
+
 TASKS = {
     "rmsnorm_h128": ("rmsnorm", [Status.PASSED] * 3),
     "gemm_n128_k2048": ("gemm", [Status.PASSED]),

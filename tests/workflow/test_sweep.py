@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from snakernel.evaluation.verdict import Evaluation, Status
 from snakernel.files import read_model, write_text
 from snakernel.llm.base import Answer
@@ -38,6 +39,7 @@ def run(hidden_states, weight):
 '''
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_until_all_was_tried(tmp_path: Path) -> None:
     """As a service's, with no key set: nobody is asked."""
     keys = {"agent_type": "sweep", "sweep_path": "kernels", "api_type": "claude", "total_steps": 3}

@@ -117,6 +117,7 @@ def test_a_folder_that_others_may_enter_is_not_used(bench: Bench, tmp_path: Path
     assert warm.parent_of(read_config(bench.config), CPU) is None
 
 
+@pytest.mark.slow
 def test_many_verdicts_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory, descriptors, processes and temporary files after 5 and after 16 verdicts, one of them killed."""
     temporary = Path("/tmp") / f"snakernel-test-{os.getpid()}"
