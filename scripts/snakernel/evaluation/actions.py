@@ -24,7 +24,7 @@ from snakernel.evaluation.judge import judge
 from snakernel.evaluation.processes import die_with
 from snakernel.evaluation.reference import measure_reference as measure
 from snakernel.evaluation.solution import read_solution
-from snakernel.evaluation.verdict import Reference, Settings
+from snakernel.evaluation.verdict import Evaluation, Reference, Settings
 from snakernel.files import read_model, write_model, write_text
 
 FRESH_SEED = 1_000_003
@@ -65,17 +65,7 @@ def measure_reference(config: str, task_folder: str) -> int:
         settings.dataset, definition.op_type, definition.name, settings.baseline_author
     )
     if solution is not None:
-        with _own_caches():
-            evaluation = judge(
-                folder.name,
-                definition,
-                workloads,
-                read_solution(solution, definition),
-                reference,
-                (folder / "reference").resolve(),
-                Settings.of(settings),
-                root,
-            )
+        evaluation = _judge(folder, str(solution), reference, Settings.of(settings), root)
         if evaluation.correct:
             reference.baseline = solution.stem
             for record, result in zip(reference.workloads, evaluation.workloads, strict=True):
@@ -95,27 +85,14 @@ def measure_reference(config: str, task_folder: str) -> int:
 def evaluate(config: str, task_folder: str, kernel: str, out: str) -> int:
     """Judge the kernel in a file against the task's reference; write the verdict."""
     settings, folder = read_config(config), Path(task_folder)
-    definition, workloads = _task(folder)
-    with _own_caches():
-        evaluation = judge(
-            folder.name,
-            definition,
-            workloads,
-            read_solution(kernel, definition),
-            read_model(folder / "reference" / "reference.json", Reference),
-            (folder / "reference").resolve(),
-            Settings.of(settings),
-            settings.dataset.resolve(),
-            import_s=import_s,
-        )
-    write_model(out, evaluation)
+    reference = read_model(folder / "reference" / "reference.json", Reference)
+    write_model(out, _judge(folder, kernel, reference, Settings.of(settings), settings.dataset.resolve()))
     return 0
 
 
 def confirm(config: str, task_folder: str, kernel: str, out: str) -> int:
     """Judge the kernel in a file on ``confirm_draws`` draws that no step was judged on; write the verdict."""
     settings, folder = read_config(config), Path(task_folder)
-    definition, workloads = _task(folder)
     reference = read_model(folder / "reference" / "reference.json", Reference)
     for record in reference.workloads:
         record.stored = False  # what is kept is of other draws
@@ -126,19 +103,7 @@ def confirm(config: str, task_folder: str, kernel: str, out: str) -> int:
             "eval_timeout_s": settings.eval_timeout_s * max(1, settings.confirm_draws / settings.num_trials),
         }
     )
-    with _own_caches():
-        evaluation = judge(
-            folder.name,
-            definition,
-            workloads,
-            read_solution(kernel, definition),
-            reference,
-            (folder / "reference").resolve(),
-            own,
-            settings.dataset.resolve(),
-            import_s=import_s,
-        )
-    write_model(out, evaluation)
+    write_model(out, _judge(folder, kernel, reference, own, settings.dataset.resolve()))
     return 0
 
 
@@ -175,6 +140,23 @@ ACTIONS: dict[str, Callable[..., int]] = {
 
 def _task(folder: Path) -> tuple[Definition, list[Workload]]:
     return dataset.read_definition(folder / "definition.json"), dataset.read_workloads(folder / "workloads.jsonl")
+
+
+def _judge(folder: Path, kernel: str, reference: Reference, settings: Settings, root: Path) -> Evaluation:
+    """The verdict on the kernel in a file, of the task in a folder."""
+    definition, workloads = _task(folder)
+    with _own_caches():
+        return judge(
+            folder.name,
+            definition,
+            workloads,
+            read_solution(kernel, definition),
+            reference,
+            (folder / "reference").resolve(),
+            settings,
+            root,
+            import_s=import_s,
+        )
 
 
 def _in_fork(work: Callable[[], None]) -> int:
