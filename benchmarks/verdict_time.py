@@ -5,7 +5,8 @@
 FOLDER holds {definition}.py, the same kernel for all three; each is judged on all of its workloads. flashinfer-bench's
 time is that of a new Benchmark, from its construction to its end, in a process that has imported it already; ours is
 the whole command of a run's evaluation, from the start of Python to its exit, with the warm parent running (the first,
-which starts it, is shown apart) and the reference measured (likewise). It prints a table, and the figures as JSON.
+which starts it, is shown apart, with the task's check and its reference's measurement). It prints a table, and the
+figures as JSON.
 """
 
 from __future__ import annotations
@@ -58,29 +59,38 @@ def run_flashinfer_bench(dataset: Path, definition: str, kernel: Path, settings:
     }
 
 
-def run_ours(
-    dataset: Path, definition: str, kernel: Path, backend: str, repeats: int, scratch: Path
-) -> dict[str, object]:
-    """The commands of a run."""
+def start_task(dataset: Path, definition: str, backend: str, scratch: Path) -> tuple[Path, Path]:
+    """The configuration and the folder of a task in ``scratch``, made by a run's own commands, reference and all."""
     config = scratch / "config.yaml"
     keys = {"dataset_root": str(dataset.resolve()), "test_source": "benchmark", "eval_backend": backend}
     config.write_text(yaml.safe_dump(keys | {"save_path": str(scratch), "eval_timeout_s": 300.0}))
     op_type = next((dataset / "definitions").glob(f"*/{definition}.json")).parent.name
     folder = scratch / f"{op_type}_{definition}"
+    run_command("check_task.py", config, "--op-type", op_type, "--definition", definition, "--out", str(folder))
+    run_command("measure_reference.py", config, "--task-folder", str(folder))
+    return config, folder
+
+
+def run_command(script: str, config: Path, *arguments: str) -> None:
+    """A command of a run, its output dropped."""
+    command = [sys.executable, str(SCRIPTS / script), "--config", str(config), *arguments]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def run_ours(
+    dataset: Path, definition: str, kernel: Path, backend: str, repeats: int, scratch: Path
+) -> dict[str, object]:
+    """The commands of a run."""
+    begun = time.perf_counter()
+    config, folder = start_task(dataset, definition, backend, scratch)
+    reference = time.perf_counter() - begun
     out = scratch / "evaluation.json"
-
-    def run(script: str, *arguments: str) -> float:
-        begun = time.perf_counter()
-        command = [sys.executable, str(SCRIPTS / script), "--config", str(config), *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return time.perf_counter() - begun
-
-    run("check_task.py", "--op-type", op_type, "--definition", definition, "--out", str(folder))
-    reference = run("measure_reference.py", "--task-folder", str(folder))
     arguments = ["--task-folder", str(folder), "--kernel", str(kernel), "--out", str(out)]
     seconds, verdicts = [], []
     for _ in range(repeats):
-        seconds.append(run("evaluate.py", *arguments))
+        begun = time.perf_counter()
+        run_command("evaluate.py", config, *arguments)
+        seconds.append(time.perf_counter() - begun)
         verdicts.append(json.loads(out.read_text()))
     return {
         "seconds": statistics.median(seconds),

@@ -342,6 +342,7 @@ STYLES = {
         "return (x * scale * weight.float()).to(torch.bfloat16)"
     ),
     "no gradients wanted": honest_but("y = y.detach()"),
+    "a mark on the output, as torch.compile leaves": honest_but("y._dynamo_propagated_dynamic_indices = {0}"),
 }
 
 DEVICE_STYLES = {

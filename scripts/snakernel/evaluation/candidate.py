@@ -469,12 +469,12 @@ def _serve(
     def slot(number: int) -> torch.Tensor:
         return buffer[number * slot_bytes : (number + 1) * slot_bytes]
 
-    torch_tensor, plain = torch.Tensor, (torch.Tensor, torch.nn.Parameter)
+    torch_tensor, plain, methods = torch.Tensor, (torch.Tensor, torch.nn.Parameter), frozenset(dir(torch.Tensor))
 
     def looked_at(result: Any) -> Any:
         """Refuse what would compute when somebody looks at it: another class, or methods of its own."""
         for one in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(one, torch_tensor) and (type(one) not in plain or one.__dict__):
+            if isinstance(one, torch_tensor) and (type(one) not in plain or not methods.isdisjoint(one.__dict__)):
                 raise TypeError(f"run returned a {type(one).__name__}, not a plain torch.Tensor")
         return result
 
