@@ -2,10 +2,10 @@
 
     python benchmarks/verdict_parity.py --dataset ROOT --kernels FOLDER [--only DEFINITION ...] [--prebuild]
 
-FOLDER holds {definition}/*.py, or the Solution files of a dataset (*.json). flashinfer-bench judges all kernels of a
-definition in one Benchmark at the agent baseline's settings, in a process of its own; ours is the command of a run. A
-row where the two differ is marked; `--prebuild` first runs each *.py with PREBUILD=1 (tests/replays.py: kernels that
-nvcc builds), eight at a time. Needs a CUDA device.
+FOLDER holds {definition}/*.py, or the Solution files of a dataset (*.json). flashinfer-bench judges at the agent
+baseline's settings, each kernel in a Benchmark and a process of its own, since one that faults the device takes the
+verdicts after it along; ours is the command of a run. A row where the two differ is marked. `--prebuild` first runs
+each *.py that nvcc builds (tests/replays.py) with PREBUILD=1, eight at a time. Needs a CUDA device.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pathlib import Path
 from verdict_time import FIB, SCRIPTS, start_task
 
 
-def run_flashinfer_bench(dataset: Path, definition: str, kernels: list[Path]) -> dict[str, list[str]]:
-    """One Benchmark of all kernels: the statuses of each, a workload each."""
+def run_flashinfer_bench(dataset: Path, definition: str, kernel: Path) -> list[str]:
+    """One Benchmark of one kernel: its statuses, a workload each."""
     from flashinfer_bench.bench import Benchmark, BenchmarkConfig
     from flashinfer_bench.data import TraceSet
     from snakernel.evaluation.solution import read_solution
@@ -33,20 +33,16 @@ def run_flashinfer_bench(dataset: Path, definition: str, kernels: list[Path]) ->
         os.environ["FIB_CACHE_PATH"] = cache
         whole = TraceSet.from_path(str(dataset))
         known = whole.definitions[definition]
-        solutions = [read_solution(kernel, known).model_copy(update={"name": kernel.stem}) for kernel in kernels]
         traces = TraceSet(
             root=dataset,
             definitions={definition: known},
-            solutions={definition: solutions},
+            solutions={definition: [read_solution(kernel, known)]},
             workloads={definition: whole.workloads[definition]},
         )
         benchmark = Benchmark(traces, BenchmarkConfig(**FIB["agent"]))
         found = benchmark.run_all(dump_traces=False).traces.get(definition, [])
         benchmark.close()
-    statuses: dict[str, list[str]] = {kernel.stem: [] for kernel in kernels}
-    for trace in found:
-        statuses[trace.solution].append(trace.evaluation.status.value)
-    return statuses
+    return [trace.evaluation.status.value for trace in found]
 
 
 def told(statuses: list[str]) -> str:
@@ -59,11 +55,11 @@ def main() -> None:
     parser.add_argument("--kernels", type=Path, required=True)
     parser.add_argument("--only", nargs="*", help="these definitions only")
     parser.add_argument("--prebuild", action="store_true")
-    parser.add_argument("--fib", help=argparse.SUPPRESS)
+    parser.add_argument("--fib", nargs=2, metavar=("DEFINITION", "KERNEL"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.fib:
-        kernels = sorted((arguments.kernels / arguments.fib).iterdir())
-        print(json.dumps(run_flashinfer_bench(arguments.dataset, arguments.fib, kernels)))
+        definition, kernel = arguments.fib
+        print(json.dumps(run_flashinfer_bench(arguments.dataset, definition, Path(kernel))))
         return
     folders = [
         path for path in sorted(arguments.kernels.iterdir()) if not arguments.only or path.name in arguments.only
@@ -83,14 +79,14 @@ def main() -> None:
     same = 0
     rows = 0
     for folder in folders:
-        command = [sys.executable, __file__, "--dataset", str(arguments.dataset), "--kernels", str(arguments.kernels)]
-        done = subprocess.run([*command, "--fib", folder.name], capture_output=True, text=True)
-        theirs = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
-        if done.returncode:
-            print(f"{folder.name}: flashinfer-bench ended with {done.returncode}: {done.stderr[-300:]}", flush=True)
         with tempfile.TemporaryDirectory() as scratch:
             config, task = start_task(arguments.dataset, folder.name, "local", Path(scratch))
             for kernel in sorted(folder.iterdir()):
+                command = [sys.executable, __file__, "--dataset", str(arguments.dataset), "--kernels", str(folder)]
+                done = subprocess.run([*command, "--fib", folder.name, str(kernel)], capture_output=True, text=True)
+                if done.returncode:
+                    print(f"{folder.name} {kernel.stem}: flashinfer-bench failed: {done.stderr[-300:]}", flush=True)
+                    continue
                 out = Path(scratch) / "evaluation.json"
                 out.unlink(missing_ok=True)
                 run = [
@@ -108,7 +104,7 @@ def main() -> None:
                     print(f"{folder.name} {kernel.stem}: no verdict of ours: {judged.stderr[-300:]}", flush=True)
                     continue
                 verdict = json.loads(out.read_text())
-                expected = theirs.get(kernel.stem, [])
+                expected = json.loads(done.stdout.splitlines()[-1])
                 ours = [one["status"] for one in verdict["workloads"]]
                 passed = bool(expected) and set(expected) == {"PASSED"}
                 agree = passed == verdict["correct"]

@@ -66,12 +66,14 @@ def main() -> int:
         write_text(config_path, config_yaml(config))
         code, folder = prepare_by_hand(config, config_path, arguments.definition, Path(scratch))
         out = arguments.out or Path(scratch) / "evaluation.json"
-        code = code or judge(config, config_path, folder, arguments.kernel, out)
-        if not code and arguments.against:
-            code = compare(config, config_path, folder, arguments.kernel, arguments.against, Path(scratch))
+        if code := code or judge(config, config_path, folder, arguments.kernel, out):
+            return code
         from snakernel.evaluation.verdict import Evaluation
 
-        return code or (0 if read_model(out, Evaluation).correct else 1)
+        verdict = read_model(out, Evaluation)
+        if arguments.against:
+            code = compare(config, config_path, folder, arguments.kernel, verdict, arguments.against, Path(scratch))
+        return code or (0 if verdict.correct else 1)
 
 
 def judge(config: Config, config_path: Path, task_folder: Path, kernel: Path, out: Path) -> int:
@@ -86,19 +88,25 @@ def judge(config: Config, config_path: Path, task_folder: Path, kernel: Path, ou
     return code
 
 
-def compare(config: Config, config_path: Path, task_folder: Path, kernel: Path, other: Path, scratch: Path) -> int:
+def compare(
+    config: Config, config_path: Path, task_folder: Path, kernel: Path, judged: Evaluation, other: Path, scratch: Path
+) -> int:
     """Judge another kernel too, time the two in turns and print which is faster; returns an exit code.
 
     Raises:
         UserError: the other file is missing, or one of the two is not correct.
     """
     from snakernel.evaluation.call import call_evaluator
+    from snakernel.evaluation.verdict import Evaluation
 
     out = scratch / "compared.json"
     if not other.is_file():
         raise UserError(f"{other}: no such file")
     if code := judge(config, config_path, task_folder, other, scratch / "other.json"):
         return code
+    for file, verdict in ((kernel, judged), (other, read_model(scratch / "other.json", Evaluation))):
+        if not verdict.correct:
+            raise UserError(f"{file}: is {verdict.status}: only correct kernels are timed against each other")
     paths = {"config": config_path, "task_folder": task_folder, "first": kernel, "second": other, "out": out}
     if code := call_evaluator(config, "compare", {name: str(path) for name, path in paths.items()}):
         return code
