@@ -39,34 +39,42 @@ def made(project: Project) -> dict[str, bytes]:
     return {name: (project.results / name).read_bytes() for name in files}
 
 
-def order(project: Project) -> list[str]:
-    """The steps in the order in which their verdicts came."""
-    verdicts = sorted(project.results.glob("*/step_*/evaluation.json"), key=lambda path: path.stat().st_mtime_ns)
-    return ["/".join(path.parts[-3:-1]) for path in verdicts]
+def age(project: Project, name: str) -> int:
+    """When a file of a run was written."""
+    return (project.results / name).stat().st_mtime_ns
 
 
 @pytest.mark.slow
 def test_cores_and_the_order_of_jobs_do_not_show(tmp_path: Path) -> None:
-    """A run on one core, and one on two that is given its verdicts: tasks and parallel steps come in turned order."""
+    """A run on one core, and one on two that is given its verdicts and turns the order of tasks and parallel steps."""
     keys = {"parallel_proposals": 2, "total_steps": STEPS, "planner": True, "reject_duplicates": True}
     keys |= {"models": {"one": 1, "other": 1}, "model_choice": "bandit"}
-    targets = [f"results/small/{task}/best/kernel.py" for task in TASKS]
     alone = Project.create(tmp_path / "alone", **keys)
-    alone.snakemake("--cores", "1", *targets)
     turned = Project.create(tmp_path / "turned", **keys)
+
+    def run(project: Project, cores: int, name: str) -> None:
+        project.snakemake("--cores", str(cores), *(f"results/small/{task}/{name}" for task in TASKS))
+
+    # Steps 1 and 2, and 3 and 4, start from the same states. Here the prompt of step 4 is written before step 3 is
+    # answered, there after step 3 is judged and selected; and step 2 is judged before step 1 is.
+    run(alone, 1, "step_1/evaluation.json")
+    run(alone, 1, "step_4/prompt.md")
+    run(alone, 1, "best/kernel.py")
     (turned.folder / "tasks.txt").write_text("activation, silu_and_mul_h384\nrmsnorm, rmsnorm_h256\n")
     (turned.folder / "recorded").symlink_to(alone.results)
     (turned.folder / "scripts" / "measure_reference.py").write_text(REFERENCE)
     (turned.folder / "scripts" / "evaluate.py").write_text(VERDICT)
-    for step in (2, 4):
-        wanted = [f"results/small/{task}/step_{step}/evaluation.json" for task in reversed(TASKS)]
-        turned.snakemake("--cores", "2", *wanted)
-    turned.snakemake("--cores", "2", *reversed(targets))
+    run(turned, 2, "step_2/evaluation.json")
+    run(turned, 2, "step_3/best.json")
+    run(turned, 2, "best/kernel.py")
+    for task in TASKS:
+        for project, early, late in ((alone, 1, 2), (turned, 2, 1)):
+            first, second = (f"{task}/step_{step}/evaluation.json" for step in (early, late))
+            assert age(project, first) < age(project, second)
+        asked, state = f"{task}/step_4/prompt.md", f"{task}/step_3/best.json"
+        assert age(alone, asked) < age(alone, state) and age(turned, state) < age(turned, asked)
+        last = read_model(turned.results / task / f"step_{STEPS}" / "best.json", State)
+        assert last.best.correct and len(last.models) == 2
+    assert made(turned) == made(alone)
     verdicts = [read_model(path, Evaluation) for path in turned.results.glob("*/step_*/evaluation.json")]
     assert len({one.status for one in verdicts}) >= 2
-    for task in TASKS:
-        state = read_model(turned.results / task / f"step_{STEPS}" / "best.json", State)
-        assert state.best.correct and len(state.models) == 2
-        before = order(turned).index
-        assert before(f"{task}/step_2") < before(f"{task}/step_1") and before(f"{task}/step_4") < before(f"{task}/step_3")
-    assert made(turned) == made(alone)
