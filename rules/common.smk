@@ -133,15 +133,20 @@ def state_before(wildcards):
     return state_after(wildcards, int(wildcards.step) - 1)
 
 
+def lesson_folders(wildcards):
+    """The folders of the tasks whose best kernels a task's proposals are shown."""
+    return list(
+        map(str, find_lessons(SETTINGS, list(TASKS.values()), task_of(wildcards)))
+    )
+
+
 def lessons_to_show(wildcards):
-    """The kernels of another run that a task's proposals are shown, with their verdicts."""
-    task = task_of(wildcards)
-    lessons = find_lessons(SETTINGS, task.op_type, task.definition)
-    return [
-        str(one.folder / "best" / name)
-        for one in lessons
-        for name in ("kernel.py", "evaluation.json")
-    ]
+    """These kernels with their verdicts. Those of the run's own tasks before this one it waits for."""
+    return expand(
+        "{folder}/{name}",
+        folder=lesson_folders(wildcards),
+        name=("definition.json", "best/kernel.py", "best/evaluation.json"),
+    )
 
 
 def exported(wildcards):

@@ -25,6 +25,7 @@ rule write_prompt:
             "snakernel/search",
             "snakernel/skipping.py",
         ),
+        lessons=lesson_folders,
         templates=digest(*template_files(SETTINGS)),
         settings=settings(
             "gpu_name",
@@ -41,7 +42,7 @@ rule write_prompt:
         "{wildcards.task} step {wildcards.step}: writing the prompt"
     shell:
         'python "$SNAKERNEL_SCRIPTS"/write_prompt.py --config {params.config:q} --task-folder {params.folder:q} '
-        "--step {wildcards.step} --state {input.state:q} --out {output.prompt:q} > {log:q} 2>&1"
+        "--step {wildcards.step} --state {input.state:q} --lessons {params.lessons:q} --out {output.prompt:q} > {log:q} 2>&1"
 
 
 # No parameters: a model, a temperature or a key of another kind that changes is for steps that are not answered yet.

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from snakernel.errors import UserError, run_main
 from snakernel.skipping import NotAsked, is_begun, skip_prompt, stop_reason
+
+if TYPE_CHECKING:
+    from snakernel.config import Config
 
 
 def main() -> None:
@@ -19,6 +23,13 @@ def main() -> None:
     parser.add_argument("--step", type=int, required=True)
     parser.add_argument(
         "--state", type=Path, nargs="?", help="best.json that the step starts from; default: as the search has it"
+    )
+    parser.add_argument(
+        "--lessons",
+        type=Path,
+        nargs="*",
+        metavar="FOLDER",
+        help="finished tasks whose best kernels a proposal is shown; default: as configured",
     )
     parser.add_argument("--out", type=Path, help="prompt.md, and prompt.json beside it; default: standard output")
     arguments = parser.parse_args()
@@ -48,7 +59,8 @@ def main() -> None:
         else:
             state = step(arguments.task_folder, before).state if before else strategy.start()
         try:
-            text, question = render(config, strategy, state, arguments.task_folder, arguments.step)
+            lessons = configured_lessons(config, task) if arguments.lessons is None else arguments.lessons
+            text, question = render(config, strategy, state, arguments.task_folder, arguments.step, lessons)
         except NotAsked as reason:
             if arguments.out:
                 return skip_prompt(arguments.out, str(reason))
@@ -58,6 +70,20 @@ def main() -> None:
     else:
         write_text(arguments.out, text)
         write_model(arguments.out.with_suffix(".json"), Prompt(**question.model_dump(), limits=config.limits))
+
+
+def configured_lessons(config: Config, name: str) -> list[Path]:
+    """By hand: the lessons of a task, by the run's task list."""
+    from snakernel.dataset import read_tasks
+    from snakernel.prompts import find_lessons
+
+    if config.lessons_from is None and not config.lessons_from_siblings:
+        return []
+    tasks = read_tasks(Path(config.tasks_path), config.dataset)
+    task = next((one for one in tasks if one.name == name), None)
+    if task is None:
+        raise UserError(f"{config.tasks_path} names no task {name!r}; name its lessons with --lessons")
+    return find_lessons(config, tasks, task)
 
 
 if __name__ == "__main__":

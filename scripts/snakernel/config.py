@@ -110,6 +110,9 @@ class Config(BaseModel):
     """Do not judge a kernel that is an earlier step's but for comments and layout; the next prompts say so."""
     lessons_from: str | None = None
     """Folder of a finished run: proposals are shown its best kernels for operators of the same op type."""
+    lessons_from_siblings: bool = False
+    """Show them the best kernels of this run too, of tasks of the same op type that stand before theirs in the task
+    list; a task waits for those that it learns from."""
     seed: int = Field(default=0, ge=0)
     """Seed of everything that is drawn at random: the pool, the inputs of the evaluation."""
 
@@ -301,7 +304,7 @@ class Config(BaseModel):
     def _sweep_has_kernels(self) -> Config:
         if self.agent_type == "sweep" and self.sweep_path is None:
             raise ValueError("sweep_path: agent_type sweep needs the folder of the kernels that it tunes")
-        for key in ("islands", "sweep_steps"):
+        for key in ("islands", "sweep_steps", "lessons_from_siblings"):
             if self.agent_type == "sweep" and getattr(self, key) != Config.model_fields[key].default:
                 raise ValueError(f"{key}: is for agent_type iterative and evolve, a sweep has none")
         return self

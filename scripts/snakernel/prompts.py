@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -13,6 +14,7 @@ from typing import Any
 import jinja2
 
 from snakernel.config import Config
+from snakernel.dataset import Task
 from snakernel.errors import UserError
 from snakernel.evaluation.verdict import CompiledKernel, Evaluation, Reference, WorkloadResult
 from snakernel.feedback import evenly, occupancy, shorten, slowest, without_noise
@@ -81,7 +83,14 @@ class ShownAttempt:
         )
 
 
-def render(config: Config, strategy: Strategy, state: State, task_folder: Path, number: int) -> tuple[str, Question]:
+def render(
+    config: Config,
+    strategy: Strategy,
+    state: State,
+    task_folder: Path,
+    number: int,
+    lessons: Sequence[Path] = (),
+) -> tuple[str, Question]:
     """The prompt of a step, and what it was made of.
 
     Args:
@@ -90,6 +99,7 @@ def render(config: Config, strategy: Strategy, state: State, task_folder: Path, 
         state: the state that the step starts from.
         task_folder: with definition.json, reference.py, reference/ and the earlier steps.
         number: the step.
+        lessons: folders of finished tasks whose best kernels a proposal is shown, where they are correct.
 
     Raises:
         UserError: a template is missing, is no Jinja template, or names a variable that there is none of.
@@ -105,7 +115,8 @@ def render(config: Config, strategy: Strategy, state: State, task_folder: Path, 
     if state.best is not None and state.best.correct:
         best = ShownAttempt.of(step(task_folder, state.best.step), state.best)
     definition = json.loads(read_text(task_folder / "definition.json"))
-    lessons = find_lessons(config, definition["op_type"], definition["name"]) if role == "proposer" else []
+    learnt = [Lesson.of(folder) for folder in lessons] if role == "proposer" else []
+    learnt = [one for one in learnt if one.evaluation.correct]
     model, scores = choose(config, state, strategy.seed(number))
     text = fill(
         f"{role}.md.j2",
@@ -121,7 +132,7 @@ def render(config: Config, strategy: Strategy, state: State, task_folder: Path, 
             "base": base,
             "best": best,
             "ideas": state.ideas[-IDEAS:],
-            "lessons": lessons,
+            "lessons": learnt,
         },
     )
     question = Question(
@@ -129,7 +140,7 @@ def render(config: Config, strategy: Strategy, state: State, task_folder: Path, 
         base=base.step if base else None,
         shown=[one.step for one in shown],
         ideas=[one.step for one in state.ideas[-IDEAS:]],
-        lessons=[one.task for one in lessons],
+        lessons=[one.folder.name for one in learnt],
         model=model,
         model_scores=scores,
     )
@@ -195,12 +206,18 @@ def render_trial(
 
 @dataclass(frozen=True)
 class Lesson:
-    """The best kernel that another run found, for an operator of the same op type."""
+    """The best kernel that was found for another task of the same op type."""
 
-    task: str
     folder: Path
+    """The task's."""
     op_type: str
     definition: str
+
+    @classmethod
+    def of(cls, folder: Path) -> Lesson:
+        """That of a finished task."""
+        definition = json.loads(read_text(folder / "definition.json"))
+        return cls(folder, definition["op_type"], definition["name"])
 
     @property
     def code(self) -> str:
@@ -213,29 +230,34 @@ class Lesson:
         return read_model(self.folder / "best" / "evaluation.json", Evaluation)
 
 
-def find_lessons(config: Config, op_type: str, definition: str) -> list[Lesson]:
-    """The kernels of ``lessons_from`` that a task's proposals are shown: its own, then those of the likest names.
+def find_lessons(config: Config, tasks: Sequence[Task], task: Task) -> list[Path]:
+    """The folders of the tasks whose best kernels a task's proposals are shown, known before anything runs.
+
+    First those of ``lessons_from`` that have a correct kernel, the same operator's and then those of the likest names;
+    then, by ``lessons_from_siblings``, those of the likest names among ``tasks`` before this one, which may not be
+    finished yet.
 
     Raises:
-        UserError: a file of that run cannot be read.
+        UserError: a file of ``lessons_from`` cannot be read.
     """
-    if config.lessons_from is None:
-        return []
-    found = [one for one in read_lessons(Path(config.lessons_from)) if one.op_type == op_type]
-    likeness = {one.task: difflib.SequenceMatcher(None, one.definition, definition).ratio() for one in found}
-    found.sort(key=lambda one: (-likeness[one.task], one.task))
-    return [one for one in found if one.evaluation.correct][:LESSONS]
+
+    def likeness(one: Lesson | Task) -> float:
+        return -difflib.SequenceMatcher(None, one.definition, task.definition).ratio()
+
+    folders = []
+    if config.lessons_from is not None:
+        found = [one for one in read_lessons(Path(config.lessons_from)) if one.op_type == task.op_type]
+        folders = [one.folder for one in sorted(found, key=likeness) if one.evaluation.correct]
+    if config.lessons_from_siblings:
+        siblings = [one for one in tasks[: tasks.index(task)] if one.op_type == task.op_type]
+        folders += [config.results / one.name for one in sorted(siblings, key=likeness)]
+    return folders[:LESSONS]
 
 
 @cache
 def read_lessons(folder: Path) -> list[Lesson]:
     """All tasks of a finished run, in the order of their names."""
-    lessons = []
-    for path in sorted(folder.glob("*/best/kernel.py")):
-        task = path.parents[1]
-        definition = json.loads(read_text(task / "definition.json"))
-        lessons.append(Lesson(task.name, task, definition["op_type"], definition["name"]))
-    return lessons
+    return [Lesson.of(path.parents[1]) for path in sorted(folder.glob("*/best/kernel.py"))]
 
 
 def check_lessons(config: Config) -> None:

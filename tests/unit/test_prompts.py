@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 from snakernel.config import load_config
+from snakernel.dataset import Task
 from snakernel.errors import UserError
 from snakernel.evaluation.verdict import (
     CompiledKernel,
@@ -24,7 +25,7 @@ from snakernel.extraction import Extraction
 from snakernel.feedback import occupancy, shorten, slowest, without_noise
 from snakernel.files import read_model, write_model, write_text
 from snakernel.llm.base import split
-from snakernel.prompts import check_lessons, render
+from snakernel.prompts import check_lessons, find_lessons, render
 from snakernel.search import Attempt, Plan, create_strategy
 
 CONFIG = load_config({"gpu_name": "B200", "gpu_architecture": "Blackwell", "eval_backend": "cpu", "total_steps": 9})
@@ -96,12 +97,12 @@ def add_step(folder: Path, number: int, speedup: float | None, code: str, error:
     return Attempt(step=number, compiled=True, correct=correct, speedup=speedup or 0.0)
 
 
-def prompt(folder: Path, attempts: list[Attempt], config=CONFIG) -> tuple[str, object]:
+def prompt(folder: Path, attempts: list[Attempt], config=CONFIG, lessons=()) -> tuple[str, object]:
     strategy = create_strategy(config, TASK)
     state = strategy.start()
     for attempt in attempts:
         state = strategy.update(state, attempt)
-    return render(config, strategy, state, folder, len(attempts) + 1)
+    return render(config, strategy, state, folder, len(attempts) + 1, lessons)
 
 
 def test_a_proposal_carries_the_task(folder: Path) -> None:
@@ -308,7 +309,8 @@ def test_lessons_are_the_best_kernels_of_sibling_operators(folder: Path, tmp_pat
         write_text(run / task / "best" / "kernel.py", f"LESSON = {task!r}\n")
     config = CONFIG.model_copy(update={"lessons_from": str(run)})
     check_lessons(config)
-    text, question = prompt(folder, [], config)
+    task = Task("gemm", "gemm_n128_k256")
+    text, question = prompt(folder, [], config, find_lessons(config, [task], task))
     assert question.lessons == ["gemm_gemm_n128_k256", "gemm_gemm_n128_k512"]
     assert "It is for this very operator: speedup 1.25x" in text
     assert "A sibling of this operator: speedup 2.5x" in text
@@ -320,6 +322,24 @@ def test_lessons_are_the_best_kernels_of_sibling_operators(folder: Path, tmp_pat
     )
     with pytest.raises(UserError, match="this run itself"):
         check_lessons(own)
+
+
+def test_siblings_are_the_tasks_before_that_are_likest(folder: Path, tmp_path: Path) -> None:
+    names = [("gemm", "matmul"), ("gemm", "gemm_n128_k999"), ("gemm", "gemm_n128_k512"), ("rmsnorm", "gemm_n128_k2")]
+    *before, task, _ = tasks = [Task(*one) for one in [*names, ("gemm", "gemm_n128_k256"), ("gemm", "gemm_n128_k25")]]
+    assert find_lessons(CONFIG, tasks, task) == []
+    config = CONFIG.model_copy(update={"lessons_from_siblings": True, "save_path": str(tmp_path), "run": "own"})
+    lessons = find_lessons(config, tasks, task)
+    assert lessons == [tmp_path / "own" / "gemm_gemm_n128_k512", tmp_path / "own" / "gemm_gemm_n128_k999"]
+    assert find_lessons(config, tasks, before[1]) == [tmp_path / "own" / "gemm_matmul"]
+    assert find_lessons(config, tasks, before[0]) == find_lessons(config, tasks, before[3]) == []
+    for lesson, speedup in zip(lessons, (None, 2.0), strict=True):
+        write_text(lesson / "definition.json", json.dumps({"op_type": "gemm", "name": lesson.name}))
+        add_step(lesson, 1, speedup, f"LESSON = {lesson.name!r}\n")
+        (lesson / "step_1").rename(lesson / "best")
+    text, question = prompt(folder, [], config, lessons)
+    assert question.lessons == ["gemm_gemm_n128_k999"]
+    assert text.count("LESSON = ") == 1 and "LESSON = 'gemm_gemm_n128_k999'" in text
 
 
 def test_a_question_names_the_model_that_it_is_for(folder: Path) -> None:

@@ -31,7 +31,7 @@ class Question(BaseModel):
     ideas: list[int] = Field(default_factory=list)
     """planner: the earlier steps whose ideas the prompt listed."""
     lessons: list[str] = Field(default_factory=list)
-    """The tasks of another run whose best kernels the prompt showed."""
+    """The tasks of another run, or before this one in its own, whose best kernels the prompt showed."""
     model: str | None = None
     """models: the one that is asked; sweep: who chose the values; else model_name is asked."""
     model_scores: dict[str, float] = Field(default_factory=dict)
