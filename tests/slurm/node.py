@@ -1,6 +1,7 @@
 """A SLURM cluster of one node, of Debian's packages, with GPUs that are there in name only.
 
-Everything is in a folder of its own: /etc/slurm is not touched. To try something by hand:
+Everything is in a folder of its own, to which /run/slurm/conf points meanwhile: Snakemake's plugin keeps SLURM_CONF from
+a job's `srun`, which looks there where there is no /etc/slurm/slurm.conf. To try something by hand:
 
     python tests/slurm/node.py --gpus 2     # prints the SLURM_CONF to export, and goes on until Ctrl-C
 """
@@ -20,7 +21,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scancel", "sinfo")
-START_S = 30
+CONFIGURED = Path("/run/slurm/conf")
+START_S = 60
 
 CONFIGURATION = """
 ClusterName=one
@@ -56,6 +58,8 @@ def missing() -> str | None:
     """Why there can be no cluster here; None where there can."""
     if os.geteuid():
         return "a SLURM node is set up by root"
+    if Path("/etc/slurm/slurm.conf").exists() or CONFIGURED.exists():
+        return "this machine is part of a SLURM cluster"
     if lacking := [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]:
         return f"not installed: {', '.join(lacking)} (apt-get install slurm-wlm munge)"
     return None
@@ -76,7 +80,7 @@ class Node:
         return done.stdout
 
     def jobs(self) -> list[dict[str, str]]:
-        """All jobs since the start, as SLURM itself recorded them: state, times, the devices asked for, Snakemake's comment."""
+        """All jobs since the start, by SLURM's own record."""
         fields = ("JobID", "State", "StartTime", "EndTime", "tres-per-job", "Comment")
         lines = self.run("squeue", "-h", "-t", "all", "-O", ",".join(f"{field}:200" for field in fields)).splitlines()
         return [
@@ -112,6 +116,11 @@ def slurm_node(gpus: int):
         ):  # copies of /dev/null: SLURM numbers devices, and only then sets CUDA_VISIBLE_DEVICES
             os.mknod(folder / "devices" / f"nvidia{number}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
 
+        CONFIGURED.parent.mkdir(exist_ok=True)
+        CONFIGURED.unlink(missing_ok=True)  # one that points nowhere, of a test that was killed
+        CONFIGURED.symlink_to(folder)
+        stack.callback(CONFIGURED.unlink)
+
         node = Node(folder)
         munge = [f"--{name}-file={folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
         _start(stack, node, "munged", "--foreground", "--force", f"--socket={folder}/munge.socket", *munge)
@@ -140,7 +149,7 @@ def _free_ports() -> list[int]:
 
 def _start(stack: ExitStack, node: Node, name: str, *arguments: str) -> None:
     """Start a daemon that ends with the stack."""
-    log = stack.enter_context(open(node.folder / f"{name}.out", "wb"))
+    log = stack.enter_context((node.folder / f"{name}.out").open("wb"))
     environment = {**os.environ, **node.environment}
     daemon = subprocess.Popen([shutil.which(name, path=_path()), *arguments], env=environment, stdout=log, stderr=log)
 
