@@ -1,7 +1,7 @@
 """A SLURM cluster of one node, of Debian's packages, with GPUs that are there in name only.
 
-Everything is in a folder of its own, to which /run/slurm/conf points meanwhile: Snakemake's plugin keeps SLURM_CONF from
-a job's `srun`, which looks there where there is no /etc/slurm/slurm.conf. To try something by hand:
+Everything is in a folder of its own, to which /run/slurm/conf points meanwhile: Snakemake's plugin keeps SLURM_CONF
+from a job's `srun`, which looks there where there is no /etc/slurm/slurm.conf. To try something by hand:
 
     python tests/slurm/node.py --gpus 2     # prints the SLURM_CONF to export, and goes on until Ctrl-C
 """
