@@ -17,6 +17,7 @@ import stat
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -90,7 +91,7 @@ class Node:
 
 
 @contextmanager
-def slurm_node(gpus: int):
+def slurm_node(gpus: int) -> Iterator[Node]:
     """Start a cluster whose node has ``gpus`` GPUs, and end all of it, its jobs too.
 
     Raises:
@@ -124,15 +125,15 @@ def slurm_node(gpus: int):
         node = Node(folder)
         munge = [f"--{name}-file={folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
         _start(stack, node, "munged", "--foreground", "--force", f"--socket={folder}/munge.socket", *munge)
-        _wait(node, lambda: (folder / "munge.socket").exists())
+        wait(node, lambda: (folder / "munge.socket").exists())
         _start(stack, node, "slurmctld", "-D")
         _start(stack, node, "slurmd", "-D", "-N", host)
-        _wait(node, lambda: node.run("sinfo", "-h", "-o", "%T").strip() == "idle")
+        wait(node, lambda: node.run("sinfo", "-h", "-o", "%T").strip() == "idle")
         try:
             yield node
         finally:
             subprocess.run(["scancel", "--full", "--user=root"], env={**os.environ, **node.environment}, check=False)
-            _wait(node, lambda: not node.run("squeue", "-h").strip())
+            wait(node, lambda: not node.run("squeue", "-h").strip())
 
 
 def _path() -> str:
@@ -164,9 +165,13 @@ def _start(stack: ExitStack, node: Node, name: str, *arguments: str) -> None:
     stack.callback(end)
 
 
-def _wait(node: Node, ready) -> None:
-    """Wait until a daemon is ready."""
-    until = time.monotonic() + START_S
+def wait(node: Node, ready: Callable[[], object], seconds: float = START_S) -> None:
+    """Wait until something is so.
+
+    Raises:
+        RuntimeError: it did not come true; with the daemons' logs.
+    """
+    until = time.monotonic() + seconds
     while True:
         try:
             if ready():
@@ -175,7 +180,7 @@ def _wait(node: Node, ready) -> None:
             pass  # it does not answer yet
         if time.monotonic() > until:
             logs = "\n".join(f"{log.name}: {log.read_text()[-2000:]}" for log in sorted(node.folder.glob("*.out")))
-            raise RuntimeError(f"SLURM did not do what it was asked within {START_S} s\n{logs}")
+            raise RuntimeError(f"SLURM did not do what it was asked within {seconds} s\n{logs}")
         time.sleep(0.2)
 
 
