@@ -3,7 +3,7 @@ PYTHON ?= python3
 CORES ?= $(shell nproc)
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-faults test-looks screenshots lint format config-docs clean
+.PHONY: demo test test-slow test-faults test-looks test-slurm screenshots lint format config-docs clean
 
 demo: .venv/demo-ready
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=1
@@ -23,6 +23,10 @@ test-faults: .venv/test-ready
 # What a person sees, in Debian's chromium and tmux: apt-get install chromium tmux
 test-looks: .venv/looks-ready
 	$(BIN)/python -m pytest -m looks
+
+# The workflow on a SLURM of one node, set up and taken down, as root: apt-get install slurm-wlm munge
+test-slurm: .venv/slurm-ready
+	$(BIN)/python -m pytest -n 0 -m slurm tests/slurm
 
 # The pictures of README.md, of the demo's results.
 screenshots: .venv/looks-ready demo
@@ -52,6 +56,10 @@ format: .venv/test-ready
 .venv/looks-ready: .venv/test-ready requirements-looks.txt
 	@cmp -s requirements-looks.txt $@ || $(BIN)/pip install --quiet --requirement requirements-looks.txt
 	@cp requirements-looks.txt $@
+
+.venv/slurm-ready: .venv/test-ready requirements-slurm.txt
+	@cmp -s requirements-slurm.txt $@ || $(BIN)/pip install --quiet --requirement requirements-slurm.txt
+	@cp requirements-slurm.txt $@
 
 # After a change of scripts/snakernel/config.py: the schema, and the table of keys in config/README.md.
 config-docs: .venv/demo-ready

@@ -29,6 +29,31 @@ include: "rules/report.smk"
 include: "rules/export.smk"
 
 
+# On a cluster these run where the workflow was started: what asks a model needs a network and no GPU, the rest is light.
+localrules:
+    all,
+    check_task,
+    write_prompt,
+    propose,
+    extract_kernel,
+    select_best,
+    export_best,
+    summarize,
+    write_report,
+    export_trace,
+    export_contest,
+    export_baseline_layout,
+    export_crate,
+
+
+if SETTINGS.eval_backend == "modal":
+
+    localrules:
+        measure_reference,
+        evaluate,
+        confirm_best,
+
+
 rule all:
     default_target: True
     input:
