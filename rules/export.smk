@@ -69,7 +69,9 @@ rule export_crate:
         CONDA
     params:
         config=CONFIG,
-        code=library("export_crate.py", "snakernel/exports/crate.py"),
+        code=library(
+            "export_crate.py", "snakernel/exports/crate.py", "snakernel/report"
+        ),
     message:
         "exporting the run as an RO-Crate to {output}"
     shell:

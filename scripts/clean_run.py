@@ -34,12 +34,12 @@ def main() -> None:
         if wanted:
             shutil.rmtree(results / name, ignore_errors=True)
     print(f"{results}: {len(found)} files removed, {freed / 2**20:.1f} MB")
-    for line in sizes(results):
-        print(line)
+    for kind, size in sorted(sizes_of(results).items()):
+        print(f"{kind}: {size / 2**20:.2f} MB")
 
 
-def sizes(results: Path) -> list[str]:
-    """What the rest takes, by its kind."""
+def sizes_of(results: Path) -> dict[str, int]:
+    """What a run takes, in bytes, by its kind."""
     kinds: dict[str, int] = {}
     for path in results.rglob("*"):
         if path.is_file():
@@ -47,7 +47,7 @@ def sizes(results: Path) -> list[str]:
             kind = next((part for part in parts if part in ("answers", "logs", "exports", "reference", "report")), None)
             kind = kind or ("steps" if any(part.startswith("step_") for part in parts) else "the rest")
             kinds[kind] = kinds.get(kind, 0) + path.stat().st_size
-    return [f"{kind}: {size / 2**20:.2f} MB" for kind, size in sorted(kinds.items())]
+    return kinds
 
 
 if __name__ == "__main__":

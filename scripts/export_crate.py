@@ -10,6 +10,7 @@ from snakernel.dataset import read_tasks
 from snakernel.errors import run_main
 from snakernel.exports import finished_tasks
 from snakernel.exports.crate import write_crate
+from snakernel.report.data import read_run
 
 
 def main() -> None:
@@ -18,8 +19,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the ZIP file")
     arguments = parser.parse_args()
     config = read_config(arguments.config)
-    tasks = list(finished_tasks(config, read_tasks(Path(config.tasks_path), config.dataset)))
-    count = write_crate(arguments.out, config, tasks, Path(__file__).resolve().parents[1])
+    wanted = read_tasks(Path(config.tasks_path), config.dataset)
+    tasks = list(finished_tasks(config, wanted))
+    count = write_crate(arguments.out, config, tasks, read_run(config, wanted), Path(__file__).resolve().parents[1])
     print(f"{arguments.out}: {count} files of the run, {len(tasks)} tasks")
 
 

@@ -17,7 +17,6 @@ from faults.harness import Tally, create, end_parents, essence, finish
 TABLE = "FAULTS_TABLE"
 """Environment variable: the file whose table is written."""
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
-_rows: dict[str, Tally] = {}
 
 
 @pytest.fixture(scope="session")
@@ -47,28 +46,28 @@ def record() -> Callable[[str, Tally], None]:
     """Takes what came of a fault into the table, and fails where it was not survived."""
 
     def take(fault: str, tally: Tally) -> None:
-        _rows[fault] = tally
+        write_row(fault, tally)
         tally.check()
 
     return take
 
 
-def pytest_sessionfinish() -> None:
-    """Write the table of docs/faults.md."""
+def write_row(fault: str, tally: Tally) -> None:
+    """Write a fault's row of docs/faults.md; rows of faults that were tried on other days stay."""
     path = os.environ.get(TABLE)
-    if not path or not _rows:
+    if not path:
         return
-    lines = [
-        f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {os.cpu_count()} cores, "
-        f"{'root' if os.geteuid() == 0 else 'no root'}:",
-        "",
-        "| fault | tried | answers lost | asked twice | files wrong |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    rows = [(name, one.tried, one.lost, one.doubled, one.wrong) for name, one in _rows.items()]
-    rows.append(("all", *(sum(row[column] for row in rows) for column in range(1, 5))))
-    lines += [f"| {' | '.join(map(str, row))} |" for row in rows]
     file = REPOSITORY / path
-    text = file.read_text(encoding="utf-8")
-    head, _, rest = text.partition(BEGIN)
-    file.write_text(head + BEGIN + "\n".join(lines) + "\n" + END + rest.partition(END)[2], encoding="utf-8")
+    head, _, rest = file.read_text(encoding="utf-8").partition(BEGIN)
+    old, _, rest = rest.partition(END)
+    rows = {line.split(" | ")[0]: line for line in old.splitlines()[2:]}
+    root = "root" if os.geteuid() == 0 else "no root"
+    where = f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {os.cpu_count()} cores, {root}"
+    values = (fault, tally.tried, tally.lost, tally.doubled, tally.wrong, where)
+    rows[f"| {fault}"] = f"| {' | '.join(map(str, values))} |"
+    lines = [
+        "| fault | tried | answers lost | asked twice | files wrong | when and where |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *rows.values(),
+    ]
+    file.write_text(head + BEGIN + "\n".join(lines) + "\n" + END + rest, encoding="utf-8")

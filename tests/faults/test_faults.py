@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,16 @@ pytestmark = pytest.mark.faults
 
 Record = Callable[[str, Tally], None]
 KILLS = int(os.environ.get("FAULTS_KILLS", "200"))
+POINTS = int(os.environ.get("FAULTS_POINTS", "0"))
+"""At how many points of a run every other fault is tried at most; 0: at all."""
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+
+
+def some(points: Iterable[Any]) -> list[Any]:
+    """As many of a fault's points as are wanted, spread over the run."""
+    found = list(points)
+    count = min(POINTS or len(found), len(found))
+    return [found[(2 * number + 1) * len(found) // (2 * count)] for number in range(count)]
 
 
 @contextlib.contextmanager
@@ -78,7 +87,7 @@ def test_kills(fresh: Project, whole: dict[str, Any], tmp_path: Path, record: Re
 @root
 def test_the_disk_is_full(fresh: Project, whole: dict[str, Any], tmp_path: Path, record: Record) -> None:
     tally = Tally()
-    for number, stage in enumerate(STAGES):
+    for number, stage in enumerate(some(STAGES)):
         project = fresh.copy(tmp_path / str(number))
         with small_disk(project.folder / "results", 24):
             ledger = Ledger(project, tally)
@@ -103,7 +112,7 @@ def test_the_disk_is_full(fresh: Project, whole: dict[str, Any], tmp_path: Path,
 @root
 def test_results_are_read_only(fresh: Project, whole: dict[str, Any], tmp_path: Path, record: Record) -> None:
     tally = Tally()
-    for number, stage in enumerate(STAGES[1::2]):
+    for number, stage in enumerate(some(STAGES[1::2])):
         project = fresh.copy(tmp_path / str(number))
         folder = project.folder / "results"
         with small_disk(folder, 24):
@@ -129,7 +138,7 @@ def test_the_folder_for_temporary_files_is_full(
     fresh: Project, whole: dict[str, Any], tmp_path: Path, record: Record
 ) -> None:
     tally = Tally()
-    for number, stage in enumerate((None, STAGES[2], STAGES[7])):
+    for number, stage in enumerate(some((None, STAGES[2], STAGES[7]))):
         end_parents()
         project = fresh.copy(tmp_path / str(number))
         scratch = tmp_path / f"scratch_{number}"
@@ -216,7 +225,7 @@ def essence_or_none(project: Project) -> dict[str, Any] | None:
 def test_two_processes_on_one_folder(fresh: Project, whole: dict[str, Any], tmp_path: Path, record: Record) -> None:
     """The second is told that the folder is locked; with --nolock, both work on it."""
     tally = Tally()
-    for number, options in enumerate(((), (), ("--nolock",), ("--nolock",), ("--nolock",))):
+    for number, options in enumerate(some(((), (), ("--nolock",), ("--nolock",), ("--nolock",)))):
         project = fresh.copy(tmp_path / str(number))
         ledger = Ledger(project, tally)
         tally.tried += 1
@@ -239,7 +248,7 @@ def test_two_processes_on_one_folder(fresh: Project, whole: dict[str, Any], tmp_
 def test_the_clock_is_set_back(fresh: Project, whole: dict[str, Any], tmp_path: Path, record: Record) -> None:
     """What was made before has times that are still to come, or that are long gone."""
     tally = Tally()
-    for number, (stage, days) in enumerate((stage, days) for stage in STAGES[3::3] for days in (1, -400)):
+    for number, (stage, days) in enumerate(some((stage, days) for stage in STAGES[3::3] for days in (1, -400))):
         project = fresh.copy(tmp_path / str(number))
         ledger = Ledger(project, tally)
         run = start(project)
@@ -279,7 +288,7 @@ def test_the_dataset_is_edited(fresh: Project, tmp_path: Path, record: Record) -
     code, said = finish(alone)
     assert code == 0, said
     whole = {name: content for name, content in essence(alone).items() if not name.startswith("answers/")}
-    for number, stage in enumerate(STAGES[2:10]):
+    for number, stage in enumerate(some(STAGES[2:10])):
         project = checkout(str(number))
         ledger = Ledger(project, tally)
         run = start(project)
@@ -322,7 +331,7 @@ def test_the_network_goes(tmp_path: Path, record: Record) -> None:
         code, said = finish(alone, **key)
         assert code == 0, said
     whole = essence(alone)
-    for stage in (None, STAGES[4], STAGES[8]):
+    for stage in some((None, STAGES[4], STAGES[8])):
         answers = Numbered()
         with LLMServer(answers) as server:
             project = create(tmp_path / f"gone_{tally.tried}", **keys, api_base=server.url)
@@ -347,7 +356,7 @@ def test_the_network_goes(tmp_path: Path, record: Record) -> None:
         if kept != 3:
             tally.wrong += 1
         compare(project, whole, tally, but="config.yaml")
-    for moment in (0.1, 0.5, 0.9):
+    for moment in some((0.1, 0.5, 0.9)):
         with LLMServer(Numbered()) as server:
             project = create(tmp_path / f"killed_{moment}", **keys, api_base=server.url)
             ledger = Ledger(project, tally)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import statistics
@@ -149,10 +150,21 @@ def test_the_crate_is_read_by_rocrate(exported: Project, tmp_path: Path) -> None
     path = exported.results / "exports" / "small.crate.zip"
     crate = ROCrate(path)
     assert crate.mainEntity.id == "workflow/Snakefile"
-    action = next(one for one in crate.get_by_type("CreateAction"))
+    (action,) = (one for one in crate.get_by_type("CreateAction") if one["instrument"] == crate.mainEntity)
     results = {entity.id for entity in action["result"]}
     assert {f"run/{TASK}/best/kernel.py", "run/summary.json"} <= results
-    assert crate.dereference(f"run/{TASK}/best/kernel.py")["author"]["name"] == "earlier-model"
+    kernel = crate.dereference(f"run/{TASK}/best/kernel.py")
+    assert kernel["author"]["name"] == "earlier-model"
+    # What the run's own crate says of the kernel, its maker and its judge is here too.
+    content = (exported.results / TASK / "best" / "kernel.py").read_bytes()
+    assert kernel["sha256"] == hashlib.sha256(content).hexdigest()
+    made, judged = crate.dereference(f"#answer-{TASK}"), crate.dereference(f"#verdict-{TASK}")
+    assert kernel in made["result"] and kernel in judged["object"]
+    assert {made, judged} <= set(crate.root_dataset["mentions"])
+    own = json.loads((exported.results / "ro-crate-metadata.json").read_text())["@graph"]
+    about = {one["@id"] for one in own} - {"./", "ro-crate-metadata.json"}
+    known = {entity.id for entity in crate.get_entities()}
+    assert {name if name[0] == "#" else f"run/{name}" for name in about} <= known
     with zipfile.ZipFile(path) as archive:
         names = set(archive.namelist())
         archive.extractall(tmp_path)

@@ -1,7 +1,8 @@
 """An RO-Crate of a run: what ran, on what, what came out and who wrote it, in one ZIP file.
 
 It follows the Workflow Run Crate profile: the workflow is the main entity, the run a CreateAction. Unpacked, its
-``run/`` is a results folder that goes on where the run stopped.
+``run/`` is a results folder that goes on where the run stopped. What it says of each best kernel is what the run's
+own ro-crate-metadata.json says.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from rocrate.model.computationalworkflow import ComputationalWorkflow
 from rocrate.model.contextentity import ContextEntity
@@ -18,8 +20,11 @@ from rocrate.model.softwareapplication import SoftwareApplication
 from rocrate.rocrate import ROCrate
 
 from snakernel.config import Config
-from snakernel.exports import Finished, path_segment
+from snakernel.exports import Finished
 from snakernel.exports.trace import describe
+from snakernel.report.data import RunReport
+from snakernel.report.provenance import entities as describe_run
+from snakernel.report.provenance import provenance
 
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
@@ -33,13 +38,14 @@ LEFT_OUT = ("expected", "logs", "exports")
 """Folders of a run that are not packed: what can be made again, and what says where things lay."""
 
 
-def write_crate(out: Path, config: Config, tasks: list[Finished], repository: Path) -> int:
+def write_crate(out: Path, config: Config, tasks: list[Finished], run: RunReport, repository: Path) -> int:
     """Write the crate of a run; returns the number of its files.
 
     Args:
         out: the ZIP file.
         config: the run's configuration.
         tasks: the tasks that are done: their best kernels are the run's results.
+        run: the same run as its report reads it.
         repository: the workflow's own folder.
     """
     crate = ROCrate(version="1.1")
@@ -61,7 +67,10 @@ def write_crate(out: Path, config: Config, tasks: list[Finished], repository: Pa
         crate.add_file(path, f"workflow/{path.relative_to(repository)}")
     files = {path.relative_to(config.results): path for path in _run_files(config.results)}
     entities = {name: crate.add_file(path, f"run/{name}", properties=_format(path)) for name, path in files.items()}
-    made_by = [_software(crate, name, version(name)) for name in ("snakemake", "flashinfer-bench")]
+    made_by = [
+        crate.add(SoftwareApplication(crate, f"#{name}", {"name": name, "version": version(name)}))
+        for name in ("snakemake", "flashinfer-bench")
+    ]
     results = [entities[name] for name in map(Path, ("summary.csv", "summary.json")) if name in entities]
     starts, ends = [], []
     for found in tasks:
@@ -70,10 +79,7 @@ def write_crate(out: Path, config: Config, tasks: list[Finished], repository: Pa
         kernel = entities.get(Path(found.task.name) / "best" / "kernel.py")
         if found.best is None or kernel is None:
             continue
-        model = found.best.response.model
-        kernel["name"] = f"best kernel of {found.task.definition}"
         kernel["description"] = describe(found.best)
-        kernel["author"] = _software(crate, model, None)
         results.append(kernel)
     inputs = [entity for name, entity in entities.items() if name.name in ("config.yaml", "definition.json")]
     action = crate.add_action(
@@ -83,6 +89,10 @@ def write_crate(out: Path, config: Config, tasks: list[Finished], repository: Pa
         properties={"name": crate.name, "startTime": min(starts, default=None), "endTime": max(ends, default=None)},
     )
     action["agent"] = made_by
+    for described in describe_run(run, provenance(run)):
+        one = crate.add_or_update_jsonld(_below_run(described))
+        if str(described["@type"]).endswith("Action"):
+            crate.root_dataset.append_to("mentions", one)
     out.parent.mkdir(parents=True, exist_ok=True)
     # Written beside its name, then renamed: whole or not at all.
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
@@ -110,14 +120,14 @@ def _run_files(results: Path) -> Iterator[Path]:
             yield path
 
 
-def _software(crate: ROCrate, name: str, number: str | None) -> SoftwareApplication:
-    """A program or a model, once."""
-    identifier = f"#{path_segment(name)}"
-    known = crate.dereference(identifier)
-    if known is not None:
-        return known
-    properties = {"name": name} | ({"version": number} if number else {"applicationCategory": "language model"})
-    return crate.add(SoftwareApplication(crate, identifier, properties))
+def _below_run(value: Any) -> Any:
+    """An entity of the run's own crate, with its files where this crate has them."""
+    if isinstance(value, list):
+        return [_below_run(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    name = value["@id"]
+    return {key: _below_run(one) for key, one in value.items()} | {"@id": name if name[0] == "#" else f"run/{name}"}
 
 
 def _devices(tasks: list[Finished]) -> list[str]:

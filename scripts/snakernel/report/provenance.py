@@ -131,7 +131,7 @@ def sha256(*paths: Path) -> str:
 def ro_crate(run: RunReport, found: dict[str, Provenance]) -> str:
     """ro-crate-metadata.json."""
     results = run.config.results
-    graph: list[dict[str, Any]] = [
+    graph = [
         {
             "@id": "ro-crate-metadata.json",
             "@type": "CreativeWork",
@@ -149,6 +149,14 @@ def ro_crate(run: RunReport, found: dict[str, Provenance]) -> str:
             "hasPart": [{"@id": relative(one.kernel, results)} for one in found.values()],
             "mentions": [{"@id": f"#verdict-{name}"} for name in found],
         },
+        *entities(run, found),
+    ]
+    return json.dumps({"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": graph}, indent=2) + "\n"
+
+
+def entities(run: RunReport, found: dict[str, Provenance]) -> list[dict[str, Any]]:
+    """All that the crate describes beside itself; files by their paths in the run's folder."""
+    graph: list[dict[str, Any]] = [
         {
             "@id": "#dataset",
             "@type": "Dataset",
@@ -174,8 +182,8 @@ def ro_crate(run: RunReport, found: dict[str, Provenance]) -> str:
         for start in {(one.version, one.scripts): one for one in versions.values()}.values()
     ]
     for name, one in found.items():
-        graph += kernel_entities(name, one, results)
-    return json.dumps({"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": graph}, indent=2) + "\n"
+        graph += kernel_entities(name, one, run.config.results)
+    return graph
 
 
 def kernel_entities(name: str, one: Provenance, results: Path) -> list[dict[str, Any]]:
@@ -214,6 +222,7 @@ def kernel_entities(name: str, one: Provenance, results: Path) -> list[dict[str,
             "@id": kernel,
             "@type": ["File", "SoftwareSourceCode"],
             "name": f"Best kernel of {name}",
+            "author": {"@id": f"#model-{one.model}"},
             "encodingFormat": "text/x-python",
             "sha256": one.kernel_sha256,
         },
