@@ -54,6 +54,7 @@ except UserError as error:
 
 RESULTS = str(SETTINGS.results)
 CONFIG = f"{RESULTS}/config.yaml"
+TASK_FOLDER = f"{RESULTS}/{{task}}"
 LOGS = f"{RESULTS}/logs"
 STRATEGY = create_strategy(SETTINGS, "")
 ASKED = (
@@ -92,11 +93,6 @@ def task_of(wildcards):
             f"{SETTINGS.tasks_path} names no task {wildcards.task!r}; its tasks are: {', '.join(TASKS)}"
         )
     return TASKS[wildcards.task]
-
-
-def task_folder(wildcards):
-    """The folder of a job's task."""
-    return f"{RESULTS}/{wildcards.task}"
 
 
 def task_inputs(wildcards):
@@ -162,7 +158,7 @@ def exported(wildcards):
 
 def kernel_to_sweep(wildcards):
     """The kernel of the user's that a sweep's first steps are made of."""
-    if SETTINGS.agent_type != "sweep" or STRATEGY.tunes(int(wildcards.step)):
+    if STRATEGY.tunes(int(wildcards.step)):
         return []
     return str(given_kernel(SETTINGS, wildcards.task, task_of(wildcards).definition))
 

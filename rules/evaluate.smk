@@ -1,13 +1,12 @@
-# A step's verdict.
+# A step's verdict. Inputs are what it depends on directly: an edge costs planning time in every step, and what comes
+# through the reference or the kernel (the task's files, the answer) renews those first. Files beside them that were
+# taken away are made again as inputs of select_best and confirm_best.
 
 
 rule evaluate:
     input:
-        rules.check_task.output,
         rules.measure_reference.output.reference,
-        response=rules.propose.output,
         kernel=rules.extract_kernel.output.kernel,
-        extraction=rules.extract_kernel.output.extraction,
     output:
         f"{RESULTS}/{{task}}/step_{{step}}/evaluation.json",
     log:
@@ -20,7 +19,7 @@ rule evaluate:
         gpu=ON_GPU,
     params:
         config=CONFIG,
-        folder=task_folder,
+        folder=TASK_FOLDER,
         code=library(
             "evaluate.py",
             "evaluator.py",

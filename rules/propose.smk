@@ -3,11 +3,10 @@
 
 rule write_prompt:
     input:
-        rules.check_task.output,
         reference=rules.measure_reference.output.reference,
         state=state_to_show,
-        lessons=lessons_to_show,
-        given=kernel_to_sweep,
+        lessons=lessons_to_show if SETTINGS.lessons_from else [],
+        given=kernel_to_sweep if SETTINGS.agent_type == "sweep" else [],
     output:
         prompt=f"{RESULTS}/{{task}}/step_{{step}}/prompt.md",
         question=f"{RESULTS}/{{task}}/step_{{step}}/prompt.json",
@@ -17,7 +16,7 @@ rule write_prompt:
         CONDA
     params:
         config=CONFIG,
-        folder=task_folder,
+        folder=TASK_FOLDER,
         code=library(
             "write_prompt.py",
             "snakernel/prompts.py",
@@ -61,7 +60,7 @@ rule propose:
         llm=1,
     params:
         config=CONFIG,
-        folder=task_folder,
+        folder=TASK_FOLDER,
         definition=lambda wildcards: task_of(wildcards).definition,
     message:
         "{wildcards.task} step {wildcards.step}: asking {ASKED}"
@@ -82,7 +81,7 @@ rule extract_kernel:
     conda:
         CONDA
     params:
-        folder=task_folder,
+        folder=TASK_FOLDER,
         config=CONFIG,
         code=library(
             "extract_kernel.py", "snakernel/extraction.py", "snakernel/skipping.py"
