@@ -6,6 +6,7 @@ A step that needs not be asked gets a response.json that says why.
 from __future__ import annotations
 
 import argparse
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,4 +127,5 @@ def provider(config: Config, journal: Journal, task_folder: Path, definition: st
 
 
 if __name__ == "__main__":
+    gc.disable()  # a short process, in which an SDK makes many objects that stay: collecting would only look at them
     run_main(main)
