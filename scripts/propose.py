@@ -123,6 +123,8 @@ def provider(config: Config, journal: Journal, task_folder: Path, definition: st
         max_cost_per_task=config.max_cost_per_task,
         limits=create_limits(config, service.base_url),
     )
+    if service.batch:
+        gc.enable()  # its process may wait for a day
     return service
 
 
