@@ -1,11 +1,10 @@
-"""What Snakemake's planning of a large run costs, and a call that finds it finished, beside bare workflows of its size.
+"""What planning a large run costs, and a call that finds one finished, beside a bare workflow of the same size.
 
     python benchmarks/planning.py [--tasks 40] [--steps 100] [--finished 1000] [--snakefile Snakefile ...]
 
 In a temporary folder, over copies of a definition of datasets/mini: asks nobody and judges nothing. For each Snakefile,
-those of other checkouts among them, and for a bare one (the same number of rules a step, each with one input, one
-output and a shell command, and nothing else), prints one JSON object with the CPU seconds (user and system) and the
-peak memory of
+those of other checkouts among them, and for a bare one (as many rules a step, each with one input, one output and a
+shell command, and nothing else), prints one JSON object with the CPU seconds (user and system) and the peak memory of
 
 plan: `snakemake -n --quiet all`, which plans the run and formats every job that it would run;
 graph: `snakemake --rulegraph`, which plans the same jobs and formats none: what a run does before its first job;
