@@ -256,10 +256,13 @@ def test_a_kernel_is_judged_by_hand(tmp_path: Path, change: str, code: int, told
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config | {"iterations": 2, "timing_budget_s": 0.1}))
     command = [sys.executable, str(REPOSITORY / "scripts" / "evaluate.py"), "--config", str(tmp_path / "config.yaml")]
     command += ["--definition", "silu_and_mul_h384", "--kernel", str(tmp_path / "kernel.py")]
+    if change:
+        command += ["--against", str(solution)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == code, done.stderr
     assert told in done.stdout
     assert done.stdout.count("num_tokens=") >= 2
+    assert bool(change) == ("kernel.py: is INCORRECT_NUMERICAL: only correct kernels are timed" in done.stderr)
 
 
 def test_the_report(finished: Project) -> None:
