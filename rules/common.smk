@@ -55,7 +55,6 @@ except UserError as error:
 
 RESULTS = str(SETTINGS.results)
 CONFIG = f"{RESULTS}/config.yaml"
-TASK_FOLDER = f"{RESULTS}/{{task}}"
 LOGS = f"{RESULTS}/logs"
 STRATEGY = create_strategy(SETTINGS, "")
 ASKED = (
@@ -97,6 +96,11 @@ def task_of(wildcards):
             f"{SETTINGS.tasks_path} names no task {wildcards.task!r}; its tasks are: {', '.join(TASKS)}"
         )
     return TASKS[wildcards.task]
+
+
+def task_folder(wildcards):
+    """The folder of a job's task."""
+    return f"{RESULTS}/{wildcards.task}"
 
 
 def task_inputs(wildcards):

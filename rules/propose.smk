@@ -16,7 +16,7 @@ rule write_prompt:
         CONDA
     params:
         config=CONFIG,
-        folder=TASK_FOLDER,
+        folder=task_folder,
         code=library(
             "write_prompt.py",
             "snakernel/prompts.py",
@@ -60,7 +60,7 @@ rule propose:
         llm=1,
     params:
         config=CONFIG,
-        folder=TASK_FOLDER,
+        folder=task_folder,
         definition=lambda wildcards: task_of(wildcards).definition,
     message:
         "{wildcards.task} step {wildcards.step}: asking {ASKED}"
@@ -81,7 +81,7 @@ rule extract_kernel:
     conda:
         CONDA
     params:
-        folder=TASK_FOLDER,
+        folder=task_folder,
         config=CONFIG,
         code=library(
             "extract_kernel.py", "snakernel/extraction.py", "snakernel/skipping.py"
