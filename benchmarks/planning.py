@@ -41,7 +41,9 @@ def bare_snakefile(tasks: int, steps: int) -> str:
     before = f'lambda w: f"results/{{w.task}}/step_{{int(w.step) - 1}}/{STEP_RULES[-1]}.json" if w.step != "1" else []'
     # Snakemake plans a chain by recursion.
     text = "import sys\nsys.setrecursionlimit(1_000_000)\n"
-    text += f"rule all:\n    input: expand('results/{{task}}/step_{steps}/{STEP_RULES[-1]}.json', task=range({tasks}))\n"
+    text += (
+        f"rule all:\n    input: expand('results/{{task}}/step_{steps}/{STEP_RULES[-1]}.json', task=range({tasks}))\n"
+    )
     for name in STEP_RULES:
         text += BARE_RULE.format(name=name, input=before)
         before = f'"results/{{task}}/step_{{step}}/{name}.json"'
