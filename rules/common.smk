@@ -70,6 +70,8 @@ DEVICE = ("modal_gpu",) if SETTINGS.eval_backend == "modal" else ()
 # A plan is millions of objects that all stay: looking for garbage among them is a tenth of the planning time.
 gc.set_threshold(200_000, 100, 100)
 
+LESSONS = bool(SETTINGS.lessons_from or SETTINGS.lessons_from_siblings)
+
 set_job_environment(SCRIPTS)
 watch_run(workflow, SETTINGS, list(TASKS.values()))
 

@@ -5,7 +5,7 @@ rule write_prompt:
     input:
         reference=rules.measure_reference.output.reference,
         state=state_to_show,
-        lessons=lessons_to_show if SETTINGS.lessons_from else [],
+        lessons=lessons_to_show if LESSONS else [],
         given=kernel_to_sweep if SETTINGS.agent_type == "sweep" else [],
     output:
         prompt=f"{RESULTS}/{{task}}/step_{{step}}/prompt.md",
