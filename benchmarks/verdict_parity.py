@@ -20,29 +20,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from verdict_time import FIB, SCRIPTS, start_task
-
-
-def run_flashinfer_bench(dataset: Path, definition: str, kernel: Path) -> list[str]:
-    """One Benchmark of one kernel: its statuses, a workload each."""
-    from flashinfer_bench.bench import Benchmark, BenchmarkConfig
-    from flashinfer_bench.data import TraceSet
-    from snakernel.evaluation.solution import read_solution
-
-    with tempfile.TemporaryDirectory() as cache:
-        os.environ["FIB_CACHE_PATH"] = cache
-        whole = TraceSet.from_path(str(dataset))
-        known = whole.definitions[definition]
-        traces = TraceSet(
-            root=dataset,
-            definitions={definition: known},
-            solutions={definition: [read_solution(kernel, known)]},
-            workloads={definition: whole.workloads[definition]},
-        )
-        benchmark = Benchmark(traces, BenchmarkConfig(**FIB["agent"]))
-        found = benchmark.run_all(dump_traces=False).traces.get(definition, [])
-        benchmark.close()
-    return [trace.evaluation.status.value for trace in found]
+from verdict_time import SCRIPTS, run_flashinfer_bench, start_task
 
 
 def told(statuses: list[str]) -> str:
@@ -59,7 +37,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.fib:
         definition, kernel = arguments.fib
-        print(json.dumps(run_flashinfer_bench(arguments.dataset, definition, Path(kernel))))
+        print(json.dumps(run_flashinfer_bench(arguments.dataset, definition, Path(kernel), "agent")["statuses"]))
         return
     folders = [
         path for path in sorted(arguments.kernels.iterdir()) if not arguments.only or path.name in arguments.only

@@ -35,12 +35,12 @@ def run_flashinfer_bench(dataset: Path, definition: str, kernel: Path, settings:
     """One Benchmark of one kernel; its own process, since it keeps workers and caches."""
     from flashinfer_bench.bench import Benchmark, BenchmarkConfig
     from flashinfer_bench.data import TraceSet
-    from snakernel.evaluation.solution import make_solution
+    from snakernel.evaluation.solution import read_solution
 
     with tempfile.TemporaryDirectory() as cache:
         os.environ["FIB_CACHE_PATH"] = cache
         whole = TraceSet.from_path(str(dataset))
-        solution = make_solution(whole.definitions[definition], kernel.read_text())
+        solution = read_solution(kernel, whole.definitions[definition])
         traces = TraceSet(
             root=dataset,
             definitions={definition: whole.definitions[definition]},

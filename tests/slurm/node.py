@@ -112,9 +112,8 @@ def slurm_node(gpus: int) -> Iterator[Node]:
         (folder / "slurm.conf").write_text(CONFIGURATION.format_map(values))
         files = f"{folder}/devices/nvidia[0-{gpus - 1}]" if gpus > 1 else f"{folder}/devices/nvidia0"
         (folder / "gres.conf").write_text(f"NodeName={host} Name=gpu File={files} Flags=nvidia_gpu_env\n")
-        for number in range(
-            gpus
-        ):  # copies of /dev/null: SLURM numbers devices, and only then sets CUDA_VISIBLE_DEVICES
+        # Copies of /dev/null: SLURM numbers devices, and only then sets CUDA_VISIBLE_DEVICES.
+        for number in range(gpus):
             os.mknod(folder / "devices" / f"nvidia{number}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
 
         CONFIGURED.parent.mkdir(exist_ok=True)
