@@ -23,6 +23,7 @@ rule evaluate:
         code=library(
             "evaluate.py",
             "evaluator.py",
+            "profiler.py",
             "snakernel/evaluation",
             "snakernel/skipping.py",
         ),

@@ -16,7 +16,7 @@ from snakernel.errors import UserError
 from snakernel.files import explain, read_text
 
 API_ALIASES = {"anthropic": "claude", "google": "gemini"}
-Feedback = Literal["latencies", "baseline", "roofline", "errors", "resources", "notes"]
+Feedback = Literal["latencies", "baseline", "roofline", "errors", "resources", "notes", "profile"]
 WITHOUT_EFFECT = ("level", "problem_id", "dtype_str", "debug")
 LIMITS = (
     "max_cost",
@@ -37,7 +37,7 @@ when one of them changes."""
 class Price(BaseModel):
     """US dollars per million tokens."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, defer_build=True)
 
     input: float = Field(ge=0)
     """Tokens of prompts."""
@@ -56,7 +56,9 @@ PriceOrPrices = Price | Mapping[str, Price] | None
 class Config(BaseModel):
     """All keys of a run. Names, defaults and meanings that the contest's agent baseline has are the same here."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), defer_build=True
+    )
 
     test_source: str = "mlsys26-contest"
     """Name of the dataset: the folder below datasets/, and a part of the run's name."""
@@ -120,10 +122,12 @@ class Config(BaseModel):
     """The GPU that prompts name as the target."""
     gpu_architecture: str = "Ampere"
     """Its architecture, as prompts name it."""
-    feedback: list[Feedback] = list(get_args(Feedback))
+    feedback: list[Feedback] = [part for part in get_args(Feedback) if part != "profile"]
     """What prompts tell of a kernel beside its score: latencies a workload beside the reference's; beside them the
     baseline solution's and the least that the device needs (roofline); errors; registers, spills, shared memory and
-    occupancy (resources); notes on the figures and on what could not be used of an answer."""
+    occupancy (resources); notes on the figures and on what could not be used of an answer. profile, which is off by
+    default, has each correct kernel profiled by Nsight Compute (ncu) where that is found, some seconds of the device
+    each, and tells throughputs and stalls."""
     prompts_path: str | None = None
     """Folder of prompt templates that are used in place of those of the same name in prompts/."""
 

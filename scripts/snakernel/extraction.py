@@ -27,7 +27,7 @@ _CPP = re.compile(r"#include\s*[<\"]|__global__\s+void|\bTORCH_LIBRARY\b|PYBIND1
 class Extraction(BaseModel):
     """How a step's kernel came out of its answer: extraction.json, beside kernel.py."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     format_version: int = 1
     """Version of this file's format."""

@@ -34,7 +34,7 @@ ENDS = {"confirm_best": "confirmation.json", "export_best": "evaluation.json"}
 class Model(BaseModel):
     """A field that is not known is an error."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class TaskSummary(Model):

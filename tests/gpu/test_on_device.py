@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from evaluating import Bench
 from snakernel.evaluation.devices import cuda_devices
+from snakernel.evaluation.profiling import find_profiler
 from snakernel.evaluation.verdict import Status
 
 pytestmark = pytest.mark.skipif(not cuda_devices(), reason="there is no CUDA device on this machine")
@@ -88,3 +89,41 @@ def test_files_are_out_of_reach(bench: Bench) -> None:
     evaluation = verdict(bench, head + (bench.folder / "kernel.py").read_text())
     assert evaluation.correct, evaluation.error
     assert "refused" in evaluation.log
+
+
+@pytest.mark.skipif(find_profiler() is None, reason="Nsight Compute (ncu) is not on this machine")
+def test_a_correct_kernel_is_profiled_and_stays_confined(bench: Bench) -> None:
+    text = bench.config.read_text()
+    bench.config.write_text(text + "feedback: [profile]\n")
+    try:
+        honest = bench.judge()
+        # A kernel that looks at what it may touch, wherever it runs.
+        tried = "\n".join(
+            [
+                "import os",
+                "CORE = '/proc/sys/kernel/core_pattern'",
+                "def look():",
+                "    told = []",
+                f"    for path in ('/etc/shadow', {str(bench.folder)!r}, '/proc/1/environ', CORE):",
+                "        try:",
+                "            os.listdir(path) if os.path.isdir(path) else open(path, 'r+').close()",
+                "            told.append(path)",
+                "        except OSError:",
+                "            pass",
+                "    return told",
+                "def check():",
+                "    if found := look():",
+                "        raise RuntimeError(f'sees {found}')",
+                "",
+            ]
+        )
+        spy = verdict(bench, but(bench, "check()", tried))
+    finally:
+        bench.config.write_text(text)
+    for judged in (honest, spy):
+        assert judged.correct, judged.error
+        assert not judged.profile.error
+        kernel = judged.profile.kernels[0]
+        assert kernel.time_us > 0 and kernel.memory > 0 and kernel.dram > 0 and kernel.compute > 0
+        assert kernel.stalls and sum(kernel.stalls.values()) < 100
+    assert bench.judge().profile is None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from conftest import REPOSITORY
-from snakernel.config import load_config
+from snakernel.config import Feedback, load_config
 from snakernel.dataset import Task
 from snakernel.errors import UserError
 from snakernel.evaluation.verdict import (
@@ -15,6 +16,8 @@ from snakernel.evaluation.verdict import (
     Device,
     Evaluation,
     Latency,
+    Profile,
+    ProfiledKernel,
     Reference,
     ReferenceWorkload,
     Settings,
@@ -226,6 +229,7 @@ def test_a_duplicate_is_named_and_its_code_is_not_shown_again(folder: Path) -> N
         ("baseline", "| M=1 | 100 | 80 | 40 |"),
         ("roofline", "| M=1 | 100 | 80 | 40 |"),
         ("resources", "| mm | 100 | 2 | 48 | 8 | 3 | 25 % |"),
+        ("profile", "| mm | 12.5 | 80 % | 75 % | 9 % |  | 50 % | 3 % | shared memory 61 %; a barrier 9 % |"),
         ("errors", "C[0, 0] is 1, expected 2"),
         ("notes", "Note on that answer: edit 2"),
         ("notes", "Note: the host is slow."),
@@ -243,15 +247,19 @@ def test_each_part_of_the_feedback_can_be_switched_off(folder: Path, part: str, 
     path = folder / "step_2" / "evaluation.json"
     evaluation = read_model(path, Evaluation)
     kernel = CompiledKernel(name="mm", registers=100, spills=2, shared_bytes=48 * 1024, warps=8, stages=3)
+    launch = ProfiledKernel(name="mm", time_us=12.5, memory=80, dram=75, compute=9, occupancy=50, l2_hits=3)
+    launch.stalls = {"shared memory": 61.2, "a barrier": 9}
     told_more = {
         "workloads": [one.model_copy(update={"baseline_ms": 0.07, "floor_ms": 0.02}) for one in evaluation.workloads],
         "device": evaluation.device.model_copy(update={"capability": "9.0"}),
         "kernels": [kernel],
+        "profile": Profile(axes={"M": 1}, kernels=[launch], launches=1),
         "notes": ["the host is slow"],
     }
     write_model(path, evaluation.model_copy(update=told_more))
-    assert told in prompt(folder, attempts)[0]
-    rest = [one for one in CONFIG.feedback if one != part]
+    everything = list(get_args(Feedback))
+    assert told in prompt(folder, attempts, CONFIG.model_copy(update={"feedback": everything}))[0]
+    rest = [one for one in everything if one != part]
     assert told not in prompt(folder, attempts, CONFIG.model_copy(update={"feedback": rest}))[0]
 
 

@@ -22,6 +22,7 @@ from snakernel.evaluation.compare import CannotCompare
 from snakernel.evaluation.compare import compare as in_turns
 from snakernel.evaluation.judge import judge
 from snakernel.evaluation.processes import die_with
+from snakernel.evaluation.profiling import profile
 from snakernel.evaluation.reference import measure_reference as measure
 from snakernel.evaluation.solution import read_solution
 from snakernel.evaluation.verdict import Evaluation, Reference, Settings
@@ -86,7 +87,21 @@ def evaluate(config: str, task_folder: str, kernel: str, out: str) -> int:
     """Judge the kernel in a file against the task's reference; write the verdict."""
     settings, folder = read_config(config), Path(task_folder)
     reference = read_model(folder / "reference" / "reference.json", Reference)
-    write_model(out, _judge(folder, kernel, reference, Settings.of(settings), settings.dataset.resolve()))
+    root = settings.dataset.resolve()
+    evaluation = _judge(folder, kernel, reference, Settings.of(settings), root)
+    if "profile" in settings.feedback and evaluation.correct and evaluation.device.kind == "cuda":
+        definition, workloads = _task(folder)
+        evaluation.profile = profile(
+            definition,
+            workloads,
+            read_solution(kernel, definition),
+            evaluation.workloads,
+            seed=settings.seed,
+            timeout_s=settings.eval_timeout_s,
+            dataset=root,
+            hidden=[folder.resolve(), root / "solutions"],
+        )
+    write_model(out, evaluation)
     return 0
 
 

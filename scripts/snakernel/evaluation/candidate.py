@@ -49,6 +49,8 @@ MAX_KERNELS = 16
 SLOTS = 3
 """Outputs of one call each in the shared buffer: of a checked call, and of timed calls that are compared."""
 MESSAGE_BYTES = 4 * 1024 * 1024
+FOLDERS = ("FIB_CACHE_PATH", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "TORCHINDUCTOR_CACHE_DIR", "TMPDIR", "HOME")
+"""Environment variables that name folders which programs write to: a candidate gets its own."""
 LIMITS = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 4 * 2**30, resource.RLIMIT_NOFILE: 4096}
 
 
@@ -185,6 +187,15 @@ class Candidate:
             raise self._end() from None
         finally:
             allowance.seconds -= time.monotonic() - begun
+
+    def has_answered(self) -> bool:
+        """Whether :meth:`finish` need not wait: there is an answer, or the process is gone."""
+        if self._exit is not None:
+            return True
+        poller = select.poll()
+        for descriptor in (self._connection.fileno(), self._pidfd):
+            poller.register(descriptor, select.POLLIN)
+        return bool(poller.poll(0))
 
     def finish(self, allowance: Allowance) -> dict[str, Any]:
         """Wait for the answer to the last command; the time that takes goes off the allowance.
@@ -415,26 +426,40 @@ def _confine(connection: int, log: int, parent: int, sandbox: Sandbox) -> None:
     if connection != 3:
         os.dup2(3, connection)
         os.close(3)
+    limit_resources()
+    own_folders(sandbox.scratch)
+    sandbox.enter()
+
+
+def limit_resources() -> None:
+    """Limit what this process and its children may take of the machine."""
     for limit, value in LIMITS.items():
         _, hard = resource.getrlimit(limit)
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (value, value))
-    for name in (
-        "FIB_CACHE_PATH",
-        "TRITON_CACHE_DIR",
-        "TORCH_EXTENSIONS_DIR",
-        "TORCHINDUCTOR_CACHE_DIR",
-        "TMPDIR",
-        "HOME",
-    ):
-        folder = sandbox.scratch / name.lower()
+
+
+def own_folders(scratch: Path) -> None:
+    """Give this process caches, a home and temporary files of its own, and make its home where it is."""
+    for name in FOLDERS:
+        folder = scratch / name.lower()
         folder.mkdir()
         os.environ[name] = str(folder)
         if name == "TRITON_CACHE_DIR":
             give_built(folder)
     tempfile.tempdir = None  # the parent has looked already, and found its own
-    os.chdir(sandbox.scratch / "home")
-    sandbox.enter()
+    os.chdir(scratch / "home")
+
+
+def make_outputs(definition: Definition, arguments: list[Any], kind: str) -> list[torch.Tensor]:
+    """Room for the outputs of a kernel that is called in destination-passing style."""
+    import torch
+
+    shapes = definition.get_output_shapes(definition.get_axes_values_from_inputs(arguments))
+    return [
+        torch.empty(shape or (), dtype=dtype, device=drawing.device_name(kind))
+        for shape, dtype in zip(shapes, definition.torch_output_dtypes, strict=True)
+    ]
 
 
 def _serve(
@@ -456,7 +481,7 @@ def _serve(
     # What is used around the kernel's calls is bound here, before the kernel is imported.
     drawing.tensor_bytes(torch.empty(1))
     time_calls, hand_over, checksums = Timer(kind).time, _hand_over, drawing.checksums
-    poison, make_contents, inference = drawing.poison, drawing.Contents, torch.no_grad
+    poison, make_contents, inference, room = drawing.poison, drawing.Contents, torch.no_grad, make_outputs
     compiled = _watch_compiler() if kind == "cuda" else []
     if kind == "cpu":
         from snakernel.evaluation.stand_in import stand_in_for_cuda
@@ -481,11 +506,7 @@ def _serve(
     def call(arguments: list[Any]) -> Any:
         if not solution.spec.destination_passing_style:
             return looked_at(runnable(*arguments))
-        shapes = definition.get_output_shapes(definition.get_axes_values_from_inputs(arguments))
-        outputs = [
-            torch.empty(shape or (), dtype=dtype, device=drawing.device_name(kind))
-            for shape, dtype in zip(shapes, definition.torch_output_dtypes, strict=True)
-        ]
+        outputs = room(definition, arguments, kind)
         runnable(*arguments, *outputs)
         return outputs if len(outputs) > 1 else outputs[0]
 

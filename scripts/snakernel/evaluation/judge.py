@@ -36,7 +36,8 @@ from snakernel.evaluation.candidate import (
     pack_inputs,
     writable,
 )
-from snakernel.evaluation.reference import definition_hash, read_expected, timed_seeds
+from snakernel.evaluation.expectations import DRAWN, Expectations
+from snakernel.evaluation.reference import definition_hash, timed_seeds
 from snakernel.evaluation.sandbox import Sandbox, blob_folders
 from snakernel.evaluation.solution import kernel_sha256, source_of
 from snakernel.evaluation.suspicion import suspicions
@@ -169,10 +170,6 @@ class RemoteRunnable:
         return self.candidate.outputs(answer, slot)
 
 
-DRAWN = ("drawn by the candidate",)
-"""In place of inputs: the candidate draws them itself."""
-
-
 def judge(
     task_id: str,
     definition: Definition,
@@ -230,8 +227,11 @@ def judge(
                 device = devices.describe(kind)
                 _check_reference(reference, definition, device)
                 candidate.make_buffer()
+            expectations = Expectations(
+                definition, workloads, reference.workloads, reference_folder, settings, kind, dataset
+            )
             results, broken = _judge_workloads(
-                candidate, build, definition, workloads, reference, reference_folder, settings, kind, dataset, clock
+                candidate, build, definition, workloads, reference, expectations, settings, kind, clock
             )
             kernels = _kernels(candidate) if kind == "cuda" and results else []
             state = devices.conditions(device.uuid, {os.getpid(), candidate.pid}) if kind == "cuda" else None
@@ -275,15 +275,15 @@ def _judge_workloads(
     definition: Definition,
     workloads: list[Workload],
     reference: Reference,
-    reference_folder: Path,
+    expectations: Expectations,
     settings: Settings,
     kind: str,
-    dataset: Path,
     clock: Clock,
 ) -> tuple[list[WorkloadResult], tuple[Status, str] | None]:
     """The results, and, where there was nothing to run, the status and error of the whole kernel."""
     try:
         with clock.part("build"):
+            expectations.make_ahead(candidate.has_answered)
             candidate.finish(build)
     except CandidateTimeout:
         return [], (Status.TIMEOUT, f"importing the kernel took more than {settings.eval_timeout_s:g} s")
@@ -311,14 +311,14 @@ def _judge_workloads(
         result.error = ""
         allowance = Allowance(settings.eval_timeout_s)
         remote = RemoteRunnable(candidate, definition, allowance)
-        expect = partial(_expected, definition, workload, record, reference_folder, settings, kind, dataset)
-        check = partial(_check, remote, result, definition, settings, kind, expect)
+        check = partial(_check, remote, result, definition, settings, kind, partial(expectations.of, index))
         try:
             with clock.part("check"):
-                _check_draws(check, remote, result, definition, index, workload, settings)
+                _check_draws(check, remote, result, expectations, index, workload, settings)
             if result.status is Status.PASSED:
                 with clock.part("time"):
-                    kept = _time(candidate, result, definition, workload, index, settings, allowance)
+                    draws = [] if expectations.needs_inputs else _draws_to_check(settings)
+                    kept = _time(candidate, result, workload, index, draws, settings, allowance)
                 with clock.part("check"):
                     for slot, (draw, answer) in enumerate(kept, 1):
                         remote.give(answer, slot)
@@ -339,6 +339,7 @@ def _judge_workloads(
         if isinstance(remote.failure, CandidateDied) or result.status in (Status.TIMEOUT, Status.RUNTIME_ERROR):
             # The process is gone, or its device may be in any state: nothing that it says of the rest would count.
             break
+        expectations.forget(index)
     return results, None
 
 
@@ -346,14 +347,14 @@ def _check_draws(
     check: Any,
     remote: RemoteRunnable,
     result: WorkloadResult,
-    definition: Definition,
+    expectations: Expectations,
     index: int,
     workload: Workload,
     settings: Settings,
 ) -> None:
     """Let flashinfer-bench's evaluator decide on correctness, draw by draw, before anything is timed."""
     result.status = Status.PASSED
-    if _needs_inputs(resolve_evaluator(definition)):
+    if expectations.needs_inputs:
         # The sampling evaluator draws a distribution from one set of inputs: more sets would take minutes each.
         check(0)
         return
@@ -361,29 +362,12 @@ def _check_draws(
     remote.run_ahead([("run", index, drawing.draw_seed(settings.seed, workload, draw)) for draw in draws])
     try:
         for draw in draws:
+            expectations.make_ahead(remote.candidate.has_answered)
             check(draw)
             if result.status is not Status.PASSED:
                 break
     finally:
         remote.drain()
-
-
-def _expected(
-    definition: Definition,
-    workload: Workload,
-    record: ReferenceWorkload,
-    reference_folder: Path,
-    settings: Settings,
-    kind: str,
-    dataset: Path,
-    draw: int,
-) -> tuple[list[torch.Tensor], list[Any]]:
-    """What a draw's outputs are compared with, and what the evaluator gives the kernel: DRAWN, or inputs of its own."""
-    stored = read_expected(reference_folder, record, draw, len(definition.outputs), kind)
-    if stored is not None:
-        return stored, list(DRAWN)
-    made = drawing.draw_expected(definition, workload, drawing.draw_seed(settings.seed, workload, draw), kind, dataset)
-    return made.expected, made.inputs if _needs_inputs(resolve_evaluator(definition)) else list(DRAWN)
 
 
 def _check(
@@ -421,7 +405,7 @@ def _check(
         result.status = Status(refusal.status.value)
         # The evaluator prints a message, or a traceback through our own code: its last line is the message.
         told = writable(quiet.getvalue().strip().rpartition("\n")[2][-2000:])
-        if result.status is Status.RUNTIME_ERROR or _needs_inputs(evaluator):
+        if result.status is Status.RUNTIME_ERROR or arguments != list(DRAWN):
             result.error = told
         else:
             result.error = _mismatch(definition, remote.last, expected, config) or told
@@ -436,26 +420,28 @@ def _check(
         result.error = f"it writes to its input {', '.join(map(repr, remote.written))}; work on a copy"
 
 
+def _draws_to_check(settings: Settings) -> list[int]:
+    """The draws whose outputs are looked at after the timing: one that the candidate has not seen, and any other."""
+    return [settings.num_trials, secrets.randbelow(settings.num_trials)]
+
+
 def _time(
     candidate: Candidate,
     result: WorkloadResult,
-    definition: Definition,
     workload: Workload,
     index: int,
+    draws: list[int],
     settings: Settings,
     allowance: Allowance,
 ) -> list[tuple[int, dict[str, Any]]]:
     """Time a workload that passed, on values that it has not been checked on.
 
     Returns:
-        The draws that some of the timed calls were given, and what those returned: nobody but the judge knows which
-        calls these are. One is a draw that the candidate has not seen.
+        ``draws``, which some of the timed calls were given, and what those returned: nobody but the judge knows which
+        calls these are.
     """
-    checks: list[tuple[int, int]] = []
-    if not _needs_inputs(resolve_evaluator(definition)):
-        draws = [settings.num_trials, secrets.randbelow(settings.num_trials)]
-        calls = random.SystemRandom().sample(range(timing.MIN_CALLS), len(draws))
-        checks = sorted(zip(calls, draws, strict=True))
+    calls = random.SystemRandom().sample(range(timing.MIN_CALLS), len(draws))
+    checks = sorted(zip(calls, draws, strict=True))
     answer = candidate.request(
         "time",
         index,
@@ -550,12 +536,6 @@ def _notes(results: list[WorkloadResult]) -> list[str]:
         f"the host takes longer to launch a call than the device to run it on {slow} of {len(timed)} workloads: a "
         "caller that captures no CUDA graph waits for the host"
     ]
-
-
-def _needs_inputs(evaluator: Any) -> bool:
-    from flashinfer_bench.bench.evaluators.sampling import SamplingEvaluator
-
-    return issubclass(evaluator, SamplingEvaluator)
 
 
 def _check_reference(reference: Reference, definition: Definition, device: Any) -> None:

@@ -57,6 +57,7 @@ _NEVER_WHOLE = {
 Volumes), or have rules of their own."""
 CLONE_NEWNET = 0x40000000
 PR_SET_NO_NEW_PRIVS = 38
+NOBODY = 65534
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,12 @@ class Sandbox:
             no_network=os.geteuid() == 0 and _may_unshare(),
         )
 
-    def enter(self) -> None:
+    def enter(self, *, profiler: bool = False) -> None:
         """Confine this process and its children, for good.
+
+        Args:
+            profiler: this process will start the one that a kernel runs in, which then calls :meth:`enter_profiled`.
+                It may write to all of /proc that its user may, so where that user is root it becomes nobody.
 
         Raises:
             OSError: the kernel refused what :meth:`plan` counted on.
@@ -114,10 +119,22 @@ class Sandbox:
         if self.no_network and libc.unshare(CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "unshare")
         libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # or a program that root starts would have them all again
+        if profiler and os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
         _drop_capabilities(libc)
+        proc = Path("/proc") if profiler else Path(f"/proc/{os.getpid()}")
+        self._restrict(Scope.ABSTRACT_UNIX_SOCKET | Scope.SIGNAL, proc)
+
+    def enter_profiled(self) -> None:
+        """Confine a process that a profiler started in its own confinement; it stays able to talk to the profiler."""
+        self._restrict(Scope.SIGNAL, Path(f"/proc/{os.getpid()}"))
+
+    def _restrict(self, scoped: Scope, proc: Path) -> None:
         if not self.abi:
             return
-        with landlockpy.Ruleset(scoped=Scope.ABSTRACT_UNIX_SOCKET | Scope.SIGNAL) as rules:
+        with landlockpy.Ruleset(scoped=scoped) as rules:
             for path in self.readable:
                 rules.allow_path(path, _READ if path.is_dir() else AccessFS.READ_FILE)
             for name in _DEVICES:
@@ -126,7 +143,7 @@ class Sandbox:
             if Path("/dev/shm").is_dir():
                 rules.allow_path("/dev/shm", _SHARED)
             # CUDA names its threads there when it starts, and fails where it may not.
-            rules.allow_path(f"/proc/{os.getpid()}", _READ | AccessFS.WRITE_FILE | AccessFS.TRUNCATE)
+            rules.allow_path(proc, _READ | AccessFS.WRITE_FILE | AccessFS.TRUNCATE)
             rules.allow_path(self.scratch, _ALL)
             rules.restrict()
 

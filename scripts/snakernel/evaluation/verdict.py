@@ -18,7 +18,7 @@ from snakernel.evaluation.timing import median_interval
 class Model(BaseModel):
     """Fields are described below each, and a field that is not known is an error."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", ser_json_inf_nan="strings")
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings", defer_build=True)
 
 
 class Status(StrEnum):
@@ -118,6 +118,42 @@ class CompiledKernel(Model):
     """Warps a block."""
     stages: int
     """Stages of its pipelined loops."""
+
+
+class ProfiledKernel(Model):
+    """What Nsight Compute says of one launch of a kernel."""
+
+    name: str
+    """The function."""
+    time_us: float
+    """Its duration under the profiler, in microseconds; caches are cold, and clocks as they are."""
+    memory: float | None = None
+    """Throughput of the busiest part of the memory system, in percent of its peak."""
+    dram: float | None = None
+    """Throughput of the device's memory, likewise."""
+    compute: float | None = None
+    """Throughput of the busiest part of the multiprocessors, likewise."""
+    tensor: float | None = None
+    """Cycles in which the tensor cores were busy, likewise."""
+    occupancy: float | None = None
+    """Warps that were active on a busy multiprocessor, in percent of what it holds."""
+    l2_hits: float | None = None
+    """Accesses to the L2 cache that found there what they looked for, in percent."""
+    stalls: dict[str, float] = Field(default_factory=dict)
+    """What warps waited for longest, in percent of their cycles, the longest first."""
+
+
+class Profile(Model):
+    """What Nsight Compute says of one call of a kernel; told by the kernel's own process too, so no evidence."""
+
+    axes: dict[str, int] = Field(default_factory=dict)
+    """The workload: the one with the least speedup."""
+    kernels: list[ProfiledKernel] = Field(default_factory=list)
+    """Its launches, the longest first."""
+    launches: int = 0
+    """How many there were in all."""
+    error: str = ""
+    """Why there is nothing."""
 
 
 def expected_path(folder: Path, uuid: str) -> Path:
@@ -277,6 +313,8 @@ class Evaluation(Model):
     """The state of the device when the kernel had been timed; None on the CPU."""
     kernels: list[CompiledKernel] = Field(default_factory=list)
     """What its Triton kernels take of the device."""
+    profile: Profile | None = None
+    """What Nsight Compute says of it, where the configuration's ``feedback`` asks for that and it is correct."""
     suspicions: list[str] = Field(default_factory=list)
     """What a scan of its source finds odd; none of it decides."""
     notes: list[str] = Field(default_factory=list)

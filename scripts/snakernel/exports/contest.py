@@ -23,7 +23,7 @@ KERNEL = "kernel.py"
 class DefinitionScore(BaseModel):
     """One definition."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     definition: str
     """The definition."""
@@ -41,7 +41,7 @@ class DefinitionScore(BaseModel):
 class Scores(BaseModel):
     """score.json: what the contest would give, by its rule."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     format_version: int = 1
     """Version of this file's format."""

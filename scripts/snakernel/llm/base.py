@@ -15,7 +15,7 @@ CUT = {"max_tokens", "max_output_tokens", "length", "model_context_window_exceed
 class Question(BaseModel):
     """What a prompt was made of."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     format_version: int = 1
     """Version of this file's format."""
@@ -55,7 +55,7 @@ class Prompt(Question):
 class Request(BaseModel):
     """One question to a model."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     prompt: str
     """The whole prompt; :func:`split` says which part of it is the system's."""
@@ -76,7 +76,7 @@ class Request(BaseModel):
 class Usage(BaseModel):
     """Tokens of one answer, as the service counted them."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     input_tokens: int = 0
     """All tokens of the request, cached ones included."""
@@ -104,7 +104,7 @@ def split(prompt: str) -> tuple[str, str]:
 class Answer(BaseModel):
     """One answer as it came: the journal keeps it, response.json repeats it."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     format_version: int = 1
     """Version of this file's format."""
@@ -150,7 +150,7 @@ class Answer(BaseModel):
 class Sent(BaseModel):
     """A request on its way, or one of which nobody knows what became: a line of sent.jsonl and lost.jsonl."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     started: str
     """When it was sent, ISO 8601, UTC."""

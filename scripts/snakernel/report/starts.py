@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parents[3]
 class Start(BaseModel):
     """One start of the workflow: a line of starts.jsonl."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     time: str
     """When, ISO 8601, UTC."""

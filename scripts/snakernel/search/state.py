@@ -12,7 +12,7 @@ from snakernel.files import migration
 class Model(BaseModel):
     """Fields are described below each, and a field that is not known is an error."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Plan(Model):
