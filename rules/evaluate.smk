@@ -24,6 +24,8 @@ rule evaluate:
             "evaluate.py",
             "evaluator.py",
             "snakernel/evaluation",
+            "snakernel/processes.py",
+            "snakernel/warm.py",
             "snakernel/skipping.py",
         ),
         settings=settings(
