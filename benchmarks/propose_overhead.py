@@ -2,13 +2,15 @@
 
     python benchmarks/propose_overhead.py [--repeat 7]
 
-job       scripts/propose.py as the workflow runs it: a process for each question, journal and ledger included
+warm      scripts/propose.py as the workflow runs it: a fork of the asker asks, journal and ledger included
+cold      the same where there is no asker (`warm: false`): the job's own process imports the SDK and asks
 bare SDK  a process that imports the SDK, asks the same question and prints the answer: what any client needs
 many      one process that asks question after question: what a job would save that asked for many
 skipped   scripts/propose.py for a step that needs not be asked
 
-The server answers at once; its share, from the request to the end of the answer, is told beside. CPU seconds do not
-depend on what else the machine does.
+The server answers at once; its share of the first two, from the request to the end of the answer, is told beside. CPU
+seconds do not depend on what else the machine does; those of a fork of the asker are the asker's, and told apart, as is
+the first warm job of a run, which starts the asker.
 """
 
 from __future__ import annotations
@@ -32,10 +34,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
 import propose as propose_script  # noqa: E402
+import psutil  # noqa: E402
 from llm_server import LLMServer, Reply  # noqa: E402
 from snakernel.config import config_yaml, load_config  # noqa: E402
 from snakernel.files import read_model, write_text  # noqa: E402
 from snakernel.llm.base import Answer  # noqa: E402
+from snakernel.warm import RUN_PID, parent_of  # noqa: E402
 
 MODELS = {"claude": "claude-opus-5-5", "openai": "gpt-6-sol", "gemini": "gemini-3.5-flash"}
 PROMPT = "Write a kernel.\n" * 500
@@ -69,8 +73,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with LLMServer(Reply(text="def run(): pass\n" * 200)) as server, tempfile.TemporaryDirectory() as scratch:
         os.environ.update(server.environment())
-        heads = "  ".join(f"{name:>13}" for name in ("job", "bare SDK", "many", "skipped"))
-        print(f"{'':8}  {heads}   of the job, wall: in the request, outside")
+        os.environ[RUN_PID] = str(os.getpid())
+        heads = "  ".join(f"{name:>13}" for name in ("warm", "cold", "bare SDK", "many", "skipped"))
+        print(f"{'':8}  {heads}   outside the request: warm, cold, the first warm one; asker's CPU a question")
         for api_type in MODELS:
             row(api_type, Path(scratch) / api_type, arguments.repeat)
 
@@ -81,19 +86,33 @@ def row(api_type: str, folder: Path, repeat: int) -> None:
     config = load_config({**values, "save_path": str(folder), "run": "run", "max_cost": 1000.0})
     config_path, task = folder / "config.yaml", config.results / "op_definition"
     write_text(config_path, config_yaml(config))
-    jobs, requests, bare, skipped = [], [], [], []
+    without = folder / "cold.yaml"
+    write_text(without, config_yaml(config.model_copy(update={"warm": False})))
+    kinds: dict[str, list[Seconds]] = {name: [] for name in ("warm", "cold", "bare", "skipped")}
+    outside: dict[str, list[float]] = {"warm": [], "cold": []}
+    asker = 0.0
     for step in range(1, repeat + 2):
-        jobs.append(propose(config_path, task, step, {}))
-        answer = read_model(task / f"{step}.json", Answer)
-        requests.append(seconds_of(answer))
-        skipped.append(propose(config_path, task, 1000 + step, {"skip": "enough"}))
-        bare.append(run([sys.executable, "-c", BARE[api_type], MODELS[api_type]], PROMPT))
-    many = ask_many(config_path, task, repeat)
-    # The first of each reads its files from the disk.
-    kinds = (median(jobs[1:]), median(bare[1:]), many, median(skipped[1:]))
-    request = statistics.median(requests[1:])
-    cells = "  ".join(f"{one.wall:6.2f} {one.cpu:6.2f}" for one in kinds)
-    print(f"{api_type:8}  {cells}   {request:.2f}, {kinds[0].wall - request:.2f}", flush=True)
+        for kind, path, number in (("warm", config_path, step), ("cold", without, 500 + step)):
+            kinds[kind].append(propose(path, task, number, {}))
+            outside[kind].append(kinds[kind][-1].wall - seconds_of(read_model(task / f"{number}.json", Answer)))
+        if step == 1:
+            asker = cpu_of_asker(config_path)
+        kinds["skipped"].append(propose(config_path, task, 1000 + step, {"skip": "enough"}))
+        kinds["bare"].append(run([sys.executable, "-c", BARE[api_type], MODELS[api_type]], PROMPT))
+    asker = (cpu_of_asker(config_path) - asker) / repeat
+    # The first of each reads its files from the disk, and starts the asker.
+    medians = {name: median(times[1:]) for name, times in kinds.items()}
+    columns = (medians["warm"], medians["cold"], medians["bare"], ask_many(without, task, repeat), medians["skipped"])
+    cells = "  ".join(f"{one.wall:6.2f} {one.cpu:6.2f}" for one in columns)
+    told = ", ".join(f"{statistics.median(outside[kind][1:]):.2f}" for kind in ("warm", "cold"))
+    print(f"{api_type:8}  {cells}   {told}, {outside['warm'][0]:.2f}; {asker:.2f}", flush=True)
+
+
+def cpu_of_asker(config: Path) -> float:
+    """CPU seconds that the asker and its forks have used."""
+    parent = parent_of(propose_script.ASKER, os.environ, (str(os.getpid()), str(config.resolve())))
+    (process,) = (one for one in psutil.process_iter(["cmdline"]) if str(parent.socket) in (one.info["cmdline"] or []))
+    return sum(process.cpu_times()[:4])
 
 
 class Seconds(NamedTuple):

@@ -25,6 +25,8 @@ rule evaluate:
             "evaluator.py",
             "profiler.py",
             "snakernel/evaluation",
+            "snakernel/processes.py",
+            "snakernel/warm.py",
             "snakernel/skipping.py",
         ),
         settings=settings(

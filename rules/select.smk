@@ -57,7 +57,13 @@ rule confirm_best:
     params:
         config=CONFIG,
         folder=task_folder,
-        code=library("confirm_best.py", "evaluator.py", "snakernel/evaluation"),
+        code=library(
+            "confirm_best.py",
+            "evaluator.py",
+            "snakernel/evaluation",
+            "snakernel/processes.py",
+            "snakernel/warm.py",
+        ),
         settings=settings("confirm_draws", "confirm_kernels"),
         steps=STRATEGY.steps,
     message:

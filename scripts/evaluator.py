@@ -6,16 +6,15 @@ Other scripts start it by themselves, in an environment without keys; `warm: fal
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import sys
 import time
-from pathlib import Path
+from typing import Any
 
+from snakernel import warm
 from snakernel.errors import run_main
-from snakernel.evaluation.processes import die_with
-from snakernel.evaluation.warm import Server
+from snakernel.processes import die_with
 
 
 def forks_can_compute() -> bool:
@@ -39,10 +38,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--once", type=json.loads, help="run this action and exit: a JSON object")
     parser.add_argument("--caller", type=int, help="with --once: the process that waits for it")
-    parser.add_argument("--socket", type=Path, help="be the warm parent, at this socket")
-    parser.add_argument("--token-sha256", help="hash of what callers must know")
-    parser.add_argument("--idle-s", type=float, help="seconds without an action after which the parent goes")
-    parser.add_argument("--run-pid", type=int, help="the process whose end is the end of the run")
+    warm.add_arguments(parser)
     arguments = parser.parse_args()
     if arguments.caller is not None:
         die_with(arguments.caller)
@@ -54,6 +50,8 @@ def main() -> int:
     if arguments.once is not None:
         actions.import_s = time.perf_counter() - begun
         return actions.ACTIONS[arguments.once["action"]](**arguments.once["arguments"])
+    from snakernel.evaluation.sandbox import remove_shared_memory
+
     suspicions("")  # it compiles its patterns at first use
     if not os.environ.get("TRITON_INTERPRET"):
         from snakernel.evaluation.compiler import warm_up
@@ -62,10 +60,17 @@ def main() -> int:
     if not forks_can_compute():
         print("error: this process has started CUDA, so its forks could not use it", file=sys.stderr)
         return 1
-    gc.collect()
-    gc.freeze()
-    Server(arguments.socket, arguments.token_sha256, arguments.idle_s, arguments.run_pid).serve()
+    warm.Server.of(arguments, carry_out, scratch=True, clean_up=remove_shared_memory).serve()
     return 0
+
+
+def carry_out(request: dict[str, Any]) -> int | None:
+    """In a fork: run the action that is asked for, on the device that the caller has."""
+    from snakernel.evaluation.actions import ACTIONS
+
+    if request["device"] is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = request["device"]
+    return ACTIONS[request["action"]](**request["arguments"])
 
 
 if __name__ == "__main__":

@@ -1,26 +1,24 @@
 """Ask a model a step's question, once: the answer is in the journal, on disk, before anything looks at it.
 
-A step that needs not be asked gets a response.json that says why.
+A step that needs not be asked gets a response.json that says why. In a run a fork of scripts/asker.py asks, which has
+the service's SDK imported; `warm: false` does without.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from snakernel.errors import run_main
-from snakernel.files import read_json, read_model, read_text, write_model
-from snakernel.skipping import NotAsked, is_begun, skip_answer
+from snakernel.files import read_json
+from snakernel.skipping import is_answered, is_begun, skip_answer
 
-if TYPE_CHECKING:
-    from snakernel.config import Config
-    from snakernel.llm.base import Provider, Request
-    from snakernel.llm.journal import Journal
+ASKER = Path(__file__).with_name("asker.py")
 
 
-def main() -> None:
+def main() -> int | None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="the run's resolved configuration")
     parser.add_argument("--task-folder", type=Path, required=True)
@@ -29,103 +27,39 @@ def main() -> None:
     parser.add_argument("--prompt", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="response.json")
     arguments = parser.parse_args()
-    task = arguments.task_folder.name
-    why = read_json(arguments.prompt.with_suffix(".json")).get("skip")
-    if why and not is_begun(arguments.task_folder, arguments.step):
-        return not_asked(arguments.out, why)
-    from snakernel.config import read_config  # here and below: a step that is skipped is not to wait for it
-    from snakernel.llm.journal import Journal
+    question = read_json(arguments.prompt.with_suffix(".json"))
+    if question.get("skip") and not is_begun(arguments.task_folder, arguments.step):
+        return skip_answer(arguments.out, question["skip"])
+    if question.get("role") != "sweep" and not is_answered(arguments.task_folder, arguments.step):
+        code = ask_warm(arguments)
+        if code is not None:
+            return code
+    from snakernel.llm.asking import ask_step  # here: what it imports takes most of a second
 
-    config = read_config(arguments.config)
-    journal = Journal(arguments.task_folder.parent, task, arguments.step)
-    if why and journal.asked() is None:
-        return not_asked(arguments.out, why)
-    try:
-        answer, new = journal.answer(
-            lambda: request(config, arguments.prompt),
-            lambda: provider(config, journal, arguments.task_folder, arguments.definition, arguments.prompt),
-            more_room=0 if config.api_type == "replay" else config.more_room,
-        )
-    except NotAsked as reason:
-        return not_asked(arguments.out, str(reason))
-    write_model(arguments.out, answer)
-    cost = "price unknown" if answer.cost_usd is None else f"{answer.cost_usd:.4f} USD"
-    print(
-        f"{'asked' if new else 'kept answer of'} {answer.model}: {answer.usage.input_tokens} tokens in, "
-        f"{answer.usage.output_tokens} out, {cost}, ended with {answer.stop_reason}"
-    )
-    for warning in answer.warnings:
-        print(f"warning: {warning}")
+    return ask_step(**vars(arguments))
 
 
-def request(config: Config, prompt: Path) -> Request:
-    """A step's question, to the model that it is for."""
-    from snakernel.llm.base import Prompt, Request
+def ask_warm(arguments: argparse.Namespace) -> int | None:
+    """Have a fork of the asker ask; None where there is none, and is to be none."""
+    from snakernel import warm  # here: a step that is skipped is not to wait for it
 
-    question = read_model(prompt.with_suffix(".json"), Prompt).question
-    return Request(
-        prompt=read_text(prompt),
-        model=question.model or config.model_name,
-        temperature=config.temperature,
-        max_completion_tokens=config.max_completion_tokens,
-        thinking=config.thinking,
-        effort=config.reasoning_effort,
-        question=question,
-    )
+    run = os.environ.get(warm.RUN_PID)
+    if run is None:  # by hand: nothing is to stay behind that has the keys
+        return None
+    # The next run has an asker of its own: this one's goes with it.
+    parent = warm.parent_of(ASKER, os.environ, (run, str(arguments.config.resolve())))
+    if parent is None:
+        return None
+    request = {"arguments": {name: value if name == "step" else str(value) for name, value in vars(arguments).items()}}
+    code = warm.call(parent, request)
+    if code is None:
+        from snakernel.config import read_config
 
-
-def kernel_to_sweep(config: Config, task_folder: Path, definition: str, prompt: Path) -> str:
-    """The kernel that a trial puts other values into."""
-    from snakernel.history import step
-    from snakernel.search.trials import given_kernel
-
-    base = read_json(prompt.with_suffix(".json"))["base"]
-    if base is not None:
-        return step(task_folder, base).kernel
-    return read_text(given_kernel(config, task_folder.name, definition)) if config.agent_type == "sweep" else ""
-
-
-def not_asked(out: Path, why: str) -> None:
-    """Write a response.json that says why there is no answer."""
-    skip_answer(out, why)
-    print(f"not asked: {why}")
-
-
-def provider(config: Config, journal: Journal, task_folder: Path, definition: str, prompt: Path) -> Provider:
-    """Who answers a step."""
-    replay = None
-    if config.api_type == "replay":
-        from snakernel.llm.replay import Replay
-
-        replay = Replay(config.replay_path or "", task_folder.name, definition, journal.step)
-    if read_json(prompt.with_suffix(".json"))["role"] == "sweep" and not (replay and replay.journal.is_file()):
-        from snakernel.search.trials import Trials
-
-        return Trials(kernel_to_sweep(config, task_folder, definition, prompt))
-    if replay:
-        return replay
-    from snakernel.llm.ledger import Ledger
-    from snakernel.llm.limits import create_limits
-    from snakernel.llm.providers import create_provider
-
-    service = create_provider(
-        api_type=config.api_type,
-        api_base=config.api_base,
-        memory=journal.answers / ".refused.json",
-        price=config.price,
-        batch=config.llm_mode == "batch",
-        poll_s=config.batch_poll_s,
-    )
-    service.gate = Ledger(
-        journal,
-        service.worst_usd,
-        max_cost=config.max_cost,
-        max_cost_per_task=config.max_cost_per_task,
-        limits=create_limits(config, service.base_url),
-    )
-    if service.batch:
-        gc.enable()  # its process may wait for a day
-    return service
+        config = read_config(arguments.config)
+        if config.warm and config.asks_a_service:
+            start = ("--api-type", config.api_type, "--idle-s", str(config.warm_idle_s))
+            code = warm.call(parent, request, start=start)
+    return code
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ import psutil
 import yaml
 from conftest import REPOSITORY
 from snakernel.config import read_config
-from snakernel.evaluation import warm
+from snakernel.evaluation.call import parent_of
 from snakernel.evaluation.verdict import Evaluation
 from snakernel.files import read_model
+from snakernel.warm import RUN_PID
 
 SCRIPTS = REPOSITORY / "scripts"
 SLEEPER = "import time\n\n\ndef run(hidden_states, weight):\n    time.sleep(100)\n"
@@ -46,9 +47,9 @@ class Bench:
         values |= {"warmup_runs": 0, "warm_idle_s": 60.0, "eval_timeout_s": 200.0}
         self.config.write_text(yaml.safe_dump(values | keys))
         self.task = folder / "rmsnorm_rmsnorm_h256"
-        self.environment = {key: value for key, value in os.environ.items() if key != warm.RUN_PID}
+        self.environment = {key: value for key, value in os.environ.items() if key != RUN_PID}
         if run_pid is not None:
-            self.environment[warm.RUN_PID] = str(run_pid)
+            self.environment[RUN_PID] = str(run_pid)
         (folder / "kernel.py").write_text(json.loads(KERNEL.read_text())["sources"][0]["content"])
         (folder / "sleeper.py").write_text(SLEEPER)
 
@@ -90,7 +91,7 @@ class Bench:
     def parents(self) -> list[psutil.Process]:
         """The warm parents of this configuration: one, or none."""
         config = read_config(self.config)
-        name = str(warm.parent_of(config, CPU if config.eval_backend == "cpu" else {}).socket)
+        name = str(parent_of(config, CPU if config.eval_backend == "cpu" else {}).socket)
         found = []
         for process in psutil.process_iter(["cmdline", "ppid"]):
             line = process.info["cmdline"] or []

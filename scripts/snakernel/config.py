@@ -215,9 +215,10 @@ class Config(BaseModel):
     required_matched_ratio: float | None = Field(default=None, gt=0, le=1)
     """Share of elements that must be right; null takes flashinfer-bench's own for the definition."""
     warm: bool = True
-    """Keep a process with torch and flashinfer_bench imported, and fork evaluations from it; false starts each anew."""
+    """Keep a process with torch and flashinfer_bench imported, and fork evaluations from it, and one with the service's
+    SDK, and fork questions from that; false starts each anew."""
     warm_idle_s: float = Field(default=300.0, gt=0)
-    """Seconds without an evaluation after which that process goes; with its run it goes anyway."""
+    """Seconds without an evaluation, or a question, after which that process goes; with its run it goes anyway."""
     max_workloads: int | None = Field(default=None, ge=1)
     """Judge on the first so many workloads of each definition; null takes all."""
     reference_max_mb: int = Field(default=1024, ge=0)

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from snakernel.evaluation.warm import RUN_PID
+from snakernel.warm import RUN_PID
 
 RUN_JOB = "SNAKERNEL_RUN_JOB"
 """Environment variable: the SLURM job in which RUN_PID is; empty outside of all."""

@@ -34,10 +34,18 @@ def stop_reason(state: Path | None) -> str | None:
     return values.get("stopped") or values.get("skipped")
 
 
+def is_answered(task_folder: Path, step: int) -> bool:
+    """Whether the journal has the answer to a step."""
+    return (_answers(task_folder) / f"{step}.json").exists()
+
+
 def is_begun(task_folder: Path, step: int) -> bool:
     """Whether the journal has the answer to a step, or a request that may have one: then it is not skipped at once."""
-    folder = task_folder.parent / "answers" / task_folder.name
-    return (folder / f"{step}.json").exists() or (folder / f"{step}.sent.jsonl").exists()
+    return is_answered(task_folder, step) or (_answers(task_folder) / f"{step}.sent.jsonl").exists()
+
+
+def _answers(task_folder: Path) -> Path:
+    return task_folder.parent / "answers" / task_folder.name
 
 
 def skip_prompt(prompt: Path, why: str) -> None:
@@ -47,8 +55,9 @@ def skip_prompt(prompt: Path, why: str) -> None:
 
 
 def skip_answer(response: Path, why: str) -> None:
-    """response.json of a step that is not asked."""
+    """response.json of a step that is not asked, and a line for the log."""
     write_json(response, {"format_version": 1, "skipped": " ".join(why.split())})
+    print(f"not asked: {why}")
 
 
 def skip_kernel(step_folder: Path, why: str) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 from evaluating import KERNEL
-from snakernel.evaluation.warm import RUN_PID
+from snakernel.warm import RUN_PID
 from workflow.running import Project
 
 TASK, DEFINITION = "rmsnorm_rmsnorm_h256", "rmsnorm_h256"

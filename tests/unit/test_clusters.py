@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
-from snakernel.evaluation.warm import RUN_PID
 from snakernel.jobs import RUN_JOB, set_job_environment
+from snakernel.warm import RUN_PID
 
 
 def test_only_rules_that_ask_for_a_gpu_are_submitted() -> None:

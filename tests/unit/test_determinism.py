@@ -8,7 +8,6 @@ import zlib
 from pathlib import Path
 
 import extract_kernel
-import propose
 import pytest
 import select_best
 import write_prompt
@@ -16,6 +15,7 @@ from snakernel.config import Config, config_yaml
 from snakernel.evaluation.verdict import Evaluation
 from snakernel.files import read_model, write_model, write_text
 from snakernel.history import step
+from snakernel.llm import asking
 from snakernel.llm.base import Answer
 from snakernel.llm.journal import Journal
 from snakernel.search import State, create_strategy
@@ -62,11 +62,11 @@ def play(config: Config, folder: Path, order: random.Random) -> dict[str, bytes]
         job(write_prompt, *common, "--step", number, *state, "--out", path(number, "prompt.md"))
 
     def answer(number: int) -> None:
-        request = propose.request(config, path(number, "prompt.md"))
+        request = asking.request(config, path(number, "prompt.md"))
         if request.question.role == "sweep":
             journal = Journal(folder.parent, TASK, number)
             prompt = path(number, "prompt.md")
-            provider = propose.provider(config, journal, folder, "gemm_n128_k256", prompt)
+            provider = asking.provider(config, journal, folder, "gemm_n128_k256", prompt)
             text = provider.ask(request).text
         else:
             text = answer_to(number, request.question.role)

@@ -150,6 +150,46 @@ def test_answers_that_were_set_aside_count(server, tmp_path) -> None:
     assert len(kept_answers(tmp_path, "a")) == 2
 
 
+def damage(results: Path, step: int) -> Path:
+    """Cut the entry of a step of task a, and set it aside; the file of its lost requests."""
+    journal = Journal(results, "a", step)
+    journal.path.write_text(journal.path.read_text()[:100])
+    assert journal.set_aside().suffix == ".damaged"
+    return journal.lost
+
+
+def test_what_a_damaged_answer_has_cost_counts(server, tmp_path) -> None:
+    """By the copy in its response.json; without one nothing is asked until a person says what it was."""
+    server.answer = Reply(output_tokens=1000, input_tokens=prompt_tokens(REQUEST.prompt))
+    assert ask(tmp_path, "a", 1, max_cost=9.0) == "hello"
+    (paid,) = costs(tmp_path)
+    response = tmp_path / "a" / "step_1" / "response.json"
+    write_text(response, Journal(tmp_path, "a", 1).path.read_text())
+    damage(tmp_path, 1)
+    told = ask(tmp_path, "a", 1, max_cost=WORST + 0.9 * paid)
+    assert told.startswith(f"NotAsked: budget spent: 0.0000 USD and perhaps {paid:.4f} for requests that were lost")
+    assert ask(tmp_path, "a", 1, max_cost=WORST + 1.1 * paid) == "hello"
+    response.unlink()
+    lost = damage(tmp_path, 1)
+    asked = len(server.requests)
+    told = ask(tmp_path, "b", 1, max_cost=9.0)
+    assert told.startswith(f"UserError: max_cost: nobody knows what a request in {lost} has cost (its answer was dam")
+    assert len(server.requests) == asked
+    lost.write_text(lost.read_text().replace('"worst_usd":null', '"worst_usd":0.5'))
+    assert ask(tmp_path, "b", 1, max_cost=0.5 + WORST).startswith("NotAsked: budget spent")
+    assert ask(tmp_path, "b", 1, max_cost=0.5 + 2 * paid + 1.1 * WORST) == "hello"
+
+
+def test_a_request_without_a_price_then_counts_by_todays(server, tmp_path) -> None:
+    journal = Journal(tmp_path, "a", 1)
+    journal.folder.mkdir(parents=True)
+    tokens = prompt_tokens(REQUEST.prompt)
+    values = {"input_tokens": tokens, "max_completion_tokens": 1000, "worst_usd": None}
+    journal._add_lost(Sent(started="2026-01-01T00:00:00.000+00:00", model=REQUEST.model, **values))
+    assert ask(tmp_path, "a", 1, max_cost=1.9 * WORST).startswith("NotAsked: budget spent")
+    assert ask(tmp_path, "a", 1, max_cost=2.1 * WORST) == "hello"
+
+
 def test_a_killed_process_leaves_what_it_may_have_spent(server, tmp_path) -> None:
     server.script(Reply(fault="silent"))
     process = FORK.Process(target=ask, args=(tmp_path, "a", 1))

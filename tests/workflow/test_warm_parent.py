@@ -15,7 +15,7 @@ import psutil
 import pytest
 from evaluating import CPU, Bench, wait_for
 from snakernel.config import read_config
-from snakernel.evaluation import warm
+from snakernel.evaluation.call import parent_of
 
 
 @pytest.fixture
@@ -44,10 +44,10 @@ def test_one_parent_serves_all_and_gives_the_verdict_that_a_process_of_its_own_g
 def test_no_two_runs_share_a_parent(bench: Bench, tmp_path: Path) -> None:
     config = read_config(bench.config)
     sockets = {
-        warm.parent_of(config, CPU).socket,
-        warm.parent_of(config, {}).socket,
-        warm.parent_of(config.model_copy(update={"save_path": str(tmp_path / "other")}), CPU).socket,
-        warm.parent_of(config.model_copy(update={"dataset_root": str(tmp_path)}), CPU).socket,
+        parent_of(config, CPU).socket,
+        parent_of(config, {}).socket,
+        parent_of(config.model_copy(update={"save_path": str(tmp_path / "other")}), CPU).socket,
+        parent_of(config.model_copy(update={"dataset_root": str(tmp_path)}), CPU).socket,
     }
     assert len(sockets) == 4
 
@@ -84,7 +84,7 @@ def test_the_parent_goes_when_its_run_is_killed(tmp_path: Path) -> None:
     run.kill()
     run.wait()
     wait_for(lambda: not bench.parents())
-    assert not warm.parent_of(read_config(bench.config), CPU).socket.exists()
+    assert not parent_of(read_config(bench.config), CPU).socket.exists()
 
 
 def test_the_parent_goes_when_it_is_idle(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_the_parent_goes_when_it_is_idle(tmp_path: Path) -> None:
 
 
 def test_without_the_token_nobody_is_served(bench: Bench) -> None:
-    place = warm.parent_of(read_config(bench.config), CPU)
+    place = parent_of(read_config(bench.config), CPU)
     assert place.socket.stat().st_mode & 0o777 == 0o600
     assert place.token.stat().st_mode & 0o777 == 0o600
     assert place.socket.parent.stat().st_mode & 0o777 == 0o700
@@ -114,7 +114,7 @@ def test_without_the_token_nobody_is_served(bench: Bench) -> None:
 def test_a_folder_that_others_may_enter_is_not_used(bench: Bench, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (tmp_path / f"snakernel-{os.getuid()}").mkdir(mode=0o755)
-    assert warm.parent_of(read_config(bench.config), CPU) is None
+    assert parent_of(read_config(bench.config), CPU) is None
 
 
 @pytest.mark.slow

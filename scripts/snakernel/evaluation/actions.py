@@ -21,12 +21,12 @@ from snakernel.errors import run_main
 from snakernel.evaluation.compare import CannotCompare
 from snakernel.evaluation.compare import compare as in_turns
 from snakernel.evaluation.judge import judge
-from snakernel.evaluation.processes import die_with
 from snakernel.evaluation.profiling import profile
 from snakernel.evaluation.reference import measure_reference as measure
 from snakernel.evaluation.solution import read_solution
 from snakernel.evaluation.verdict import Evaluation, Reference, Settings
 from snakernel.files import read_model, write_model, write_text
+from snakernel.processes import die_with
 
 FRESH_SEED = 1_000_003
 import_s = 0.0

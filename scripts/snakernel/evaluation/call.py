@@ -7,11 +7,20 @@ import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
+from snakernel import warm
 from snakernel.config import Config
-from snakernel.evaluation import warm
 from snakernel.evaluation.devices import one_device
 from snakernel.evaluation.environment import clean_environment
+
+SCRIPT = Path(__file__).parents[2] / "evaluator.py"
+
+
+def parent_of(config: Config, variables: dict[str, str]) -> warm.Parent | None:
+    """The warm parent that judges for a configuration, where the backend needs some environment variables."""
+    environment = clean_environment(dict(os.environ)) | variables
+    return warm.parent_of(SCRIPT, environment, (str(config.results.resolve()), str(config.dataset.resolve())))
 
 
 def call_evaluator(config: Config, action: str, arguments: dict[str, str], *, on_device: bool = True) -> int:
@@ -38,12 +47,14 @@ def call_evaluator(config: Config, action: str, arguments: dict[str, str], *, on
     # Triton reads its variable when it decorates a kernel.
     variables = {} if config.eval_backend == "local" else {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
     with one_device() if on_device and config.eval_backend == "local" else nullcontext() as device:
-        if config.warm:
-            code = warm.call(config, variables, action, arguments, device)
+        parent = parent_of(config, variables) if config.warm else None
+        if parent is not None:
+            asked = {"action": action, "arguments": arguments, "device": device}
+            code = warm.call(parent, asked, start=("--idle-s", str(config.warm_idle_s)))
             if code is not None:
                 return code
         if device is not None:
             variables["CUDA_VISIBLE_DEVICES"] = device
         request = json.dumps({"action": action, "arguments": arguments})
-        command = [sys.executable, str(warm.SCRIPT), "--once", request, "--caller", str(os.getpid())]
+        command = [sys.executable, str(SCRIPT), "--once", request, "--caller", str(os.getpid())]
         return subprocess.run(command, env=clean_environment(dict(os.environ)) | variables).returncode

@@ -31,9 +31,9 @@ from typing import TYPE_CHECKING, Any
 
 from snakernel.evaluation import inputs as drawing
 from snakernel.evaluation.compiler import give_built
-from snakernel.evaluation.processes import adopt_orphans, die_with
 from snakernel.evaluation.sandbox import Sandbox, remove_shared_memory
 from snakernel.evaluation.timing import Timer
+from snakernel.processes import adopt_orphans, die_with
 
 if TYPE_CHECKING:
     import torch

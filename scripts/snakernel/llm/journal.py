@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -269,7 +269,7 @@ class Journal:
 
         Returns:
             Where the old answer is now: {step}.{when it ended}.json, or .damaged where it cannot be read: then it
-            counts as a lost request of an unknown price.
+            counts as a lost request, of the price that the step's response.json tells, or of an unknown one.
 
         Raises:
             UserError: the step was never answered.
@@ -282,13 +282,22 @@ class Journal:
             except UserError:
                 now = datetime.now(UTC).isoformat(timespec="milliseconds")
                 aside = self._beside(now, ".damaged")
-                why = f"its answer was damaged, see {aside.name}"
-                unknown = Sent(
-                    started=now, model="unknown", input_tokens=0, max_completion_tokens=0, worst_usd=None, why=why
-                )
-                self._add_lost(unknown)
+                self._add_lost(self._of_damaged(now, f"its answer was damaged, see {aside.name}"))
             self.path.rename(aside)
             return aside
+
+    def _of_damaged(self, now: str, why: str) -> Sent:
+        """What is known of an answer whose entry is damaged: the step's response.json is a copy of it."""
+        known = {"model": "unknown", "input_tokens": 0, "max_completion_tokens": 0, "worst_usd": None}
+        with suppress(UserError):
+            copy = read_model(self.answers.parent / self.folder.name / f"step_{self.step}" / "response.json", Answer)
+            known = {
+                "model": copy.request.model,
+                "input_tokens": copy.usage.input_tokens,
+                "max_completion_tokens": copy.request.max_completion_tokens,
+                "worst_usd": copy.cost_usd,
+            }
+        return Sent(started=now, why=why, **known)
 
     def _beside(self, when: str, ending: str = ".json") -> Path:
         ended = datetime.fromisoformat(when).astimezone(UTC).strftime("%Y%m%dT%H%M%S.%f")

@@ -21,7 +21,7 @@ from snakernel.files import read_json, read_model, write_text
 from snakernel.llm.base import Answer, Gate, Request, Sent
 from snakernel.llm.journal import Journal, once_each, read_sent
 from snakernel.llm.limits import Limits
-from snakernel.llm.prices import prompt_tokens
+from snakernel.llm.prices import BYTES_PER_TOKEN, prompt_tokens
 from snakernel.skipping import NotAsked
 
 POLL_S = 0.1
@@ -165,15 +165,31 @@ class Ledger(Gate):
             if other.path == self.journal.path:  # of a request that has ended
                 continue
             abandoned = other.recover(counted=True)
-            worst = sum(sent.worst_usd or 0.0 for sent in _read_if_there(path))
+            worst = sum(self._worst_of(sent, path) for sent in _read_if_there(path))
             if abandoned:  # in a batch that nobody waits for now
                 spent.lost += worst
             else:
                 spent.in_flight += worst
         for path in folder.glob("*.lost.jsonl"):
-            spent.lost += sum(sent.worst_usd or 0.0 for sent in read_sent(path))
+            spent.lost += sum(self._worst_of(sent, path) for sent in read_sent(path))
         spent.paid = self._paid(folder)
         return spent
+
+    def _worst_of(self, sent: Sent, path: Path) -> float:
+        """The most that a request can have cost; without a price then, by today's."""
+        if sent.worst_usd is not None:
+            return sent.worst_usd
+        worst = None
+        if sent.max_completion_tokens:  # else its answer was damaged, and nothing is known of it
+            prompt = " " * int(sent.input_tokens * BYTES_PER_TOKEN)
+            request = Request(prompt=prompt, model=sent.model, max_completion_tokens=sent.max_completion_tokens)
+            worst = self._worst_usd(request)
+        if worst is None:
+            raise UserError(
+                f"max_cost: nobody knows what a request in {path} has cost ({sent.why or 'it is on its way'}, "
+                f"{sent.started}): write the most that it can have cost there, in US dollars, as its worst_usd"
+            )
+        return worst
 
     def _paid(self, folder: Path) -> float:
         """The costs of a task's answers; a file beside them saves reading each again for every request."""

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from snakernel.config import Config, PriceOrPrices
 from snakernel.errors import UserError
-from snakernel.llm.base import Request
+from snakernel.llm.base import Request, Usage
 
 if TYPE_CHECKING:
     from snakernel.llm.retry import Service
@@ -72,13 +72,7 @@ def create_provider(
     api_type = _canonical(api_type)
     base_url = address_of(api_type, api_base)
     api_key = _key(api_type, base_url)
-    if api_type == "claude":
-        from snakernel.llm.claude import Claude as Chosen
-    elif api_type == "openai":
-        from snakernel.llm.openai import OpenAI as Chosen
-    else:
-        from snakernel.llm.gemini import Gemini as Chosen
-    return Chosen(
+    return _class_of(api_type)(
         api_key=api_key,
         base_url=base_url,
         timeout_s=timeout_s,
@@ -90,6 +84,26 @@ def create_provider(
         poll_s=poll_s,
         sleep=sleep,
     )
+
+
+def load_sdk(api_type: str) -> None:
+    """Import what asking a service needs, the price list too, and make no client: for a process that forks."""
+    import httpcore2  # noqa: F401  (what the SDKs import with their first client)
+
+    from snakernel.llm.prices import cost_usd
+
+    api_type = _canonical(api_type)
+    if api_type == "claude":
+        import anthropic  # noqa: F401
+        import anthropic.resources.messages
+        import anthropic.types  # noqa: F401
+    else:
+        import openai
+        import openai.resources.chat
+        import openai.resources.responses
+        import openai.types.responses  # noqa: F401
+    _class_of(api_type)
+    cost_usd(api_type, "", Usage())  # reads the list
 
 
 def check_credentials(api_type: str, api_base: str | None = None) -> None:
@@ -122,6 +136,16 @@ def check_budget(config: Config) -> None:
                 f"{key}: cannot be kept, as the price of model {model!r} is not on the price list; set price: {name} "
                 "per million tokens, or take the bound away"
             )
+
+
+def _class_of(api_type: str) -> type[Service]:
+    if api_type == "claude":
+        from snakernel.llm.claude import Claude as Chosen
+    elif api_type == "openai":
+        from snakernel.llm.openai import OpenAI as Chosen
+    else:
+        from snakernel.llm.gemini import Gemini as Chosen
+    return Chosen
 
 
 def _canonical(api_type: str) -> str:

@@ -1,4 +1,4 @@
-"""What the evaluator's processes ask of the kernel of the operating system about each other."""
+"""What processes ask of the kernel of the operating system about each other."""
 
 from __future__ import annotations
 

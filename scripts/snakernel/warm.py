@@ -1,17 +1,20 @@
-"""The warm parent: a process that has torch, triton and flashinfer_bench imported, and forks for each action.
+"""Warm parents: processes that have imported what takes seconds, and fork in milliseconds for each request.
 
-A start of Python with these imports takes seconds, a fork milliseconds. The parent is started by the first action of a
-run, found by the next ones through a socket that only its user can open, and gone when it has been idle, or soon after
-its run has ended, however it ended. It never starts CUDA and never imports a candidate. What makes two parents
-different (the code, the Python, the environment, the run, the dataset) is in the socket's name, so that no action meets
-a parent that is not its own. Where there is none to be had, the same action runs in the caller's own process.
+A parent is started by the first job of a run that asks it, found by the next ones through a socket that only its user
+can open, and gone when it has been idle, or soon after its run has ended, however it ended. What makes two parents
+different (the script, the code, the Python, the environment, what the caller adds) is in the socket's name, so that no
+request meets a parent that is not its own. Where there is none to be had, the caller does the same in its own process.
+
+There are two: scripts/evaluator.py judges kernels and has no key, scripts/asker.py asks models and has the keys. Both
+serve neither what descends from them nor a process that is confined as a candidate is, whatever that knows.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import gc
 import hashlib
-import hmac
 import json
 import os
 import secrets
@@ -24,29 +27,30 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from snakernel.config import Config
-from snakernel.evaluation.environment import clean_environment
-from snakernel.evaluation.processes import adopt_orphans, die_with
-from snakernel.evaluation.sandbox import remove_shared_memory
+from snakernel.errors import run_main
 from snakernel.files import digest, digest_texts
+from snakernel.processes import adopt_orphans, die_with
 
-SCRIPT = Path(__file__).parents[2] / "evaluator.py"
 RUN_PID = "SNAKERNEL_RUN_PID"
 """Environment variable: the process whose end is the end of the run."""
 START_S = 90.0
 MESSAGE_BYTES = 1 << 20
+CarryOut = Callable[[dict[str, Any]], int | None]
+_OF_A_PROCESS = {RUN_PID, "TMPDIR", "PWD", "OLDPWD", "SHLVL", "_"}
+"""Environment variables that differ between the jobs of one run, or between runs that may share a parent."""
 
 
 @dataclass(frozen=True)
 class Parent:
-    """Where a configuration's warm parent is, or would be."""
+    """Where a warm parent is, or would be."""
 
+    script: Path
+    """What it is started with; it takes the arguments of :func:`add_arguments`."""
     socket: Path
     environment: dict[str, str]
 
@@ -56,18 +60,17 @@ class Parent:
         return self.socket.with_suffix(".token")
 
 
-def parent_of(config: Config, variables: dict[str, str]) -> Parent | None:
-    """The parent for a configuration; None where its socket cannot be kept from others."""
-    environment = clean_environment(dict(os.environ)) | variables
-    identity = digest_texts(
-        [
-            sys.executable,
-            digest(Path(__file__).parents[1]),
-            str(config.results.resolve()),
-            str(config.dataset.resolve()),
-            json.dumps({k: v for k, v in environment.items() if k not in (RUN_PID, "TMPDIR")}, sort_keys=True),
-        ]
-    )
+def parent_of(script: Path, environment: Mapping[str, str], identity: Iterable[str] = ()) -> Parent | None:
+    """The parent for a script; None where its socket cannot be kept from others.
+
+    Args:
+        script: what it is started with.
+        environment: all that its forks find in their environment.
+        identity: what else must be the same for two callers that share it.
+    """
+    named = {name: value for name, value in environment.items() if name not in _OF_A_PROCESS}
+    code = digest(Path(__file__).parent, script)
+    name = digest_texts([sys.executable, code, str(script), json.dumps(named, sort_keys=True), *identity])
     folder = Path(tempfile.gettempdir()) / f"snakernel-{os.getuid()}"
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700)
@@ -77,30 +80,26 @@ def parent_of(config: Config, variables: dict[str, str]) -> Parent | None:
         return None
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or stat.S_IMODE(info.st_mode) & 0o077:
         return None
-    path = folder / f"{identity}.sock"
+    path = folder / f"{name}.sock"
     # A path of a Unix socket has room for 107 bytes.
-    return Parent(path, environment) if len(os.fsencode(path)) < 108 else None
+    return Parent(script, path, dict(environment)) if len(os.fsencode(path)) < 108 else None
 
 
-def call(
-    config: Config, variables: dict[str, str], action: str, arguments: dict[str, str], device: str | None
-) -> int | None:
-    """Run an action in a fork of the warm parent, which is started where it is not there.
+def call(parent: Parent, request: Mapping[str, Any], *, start: tuple[str, ...] | None = None) -> int | None:
+    """Have a fork of the parent carry a request out, with this process's output and folder, and wait for it.
 
     Args:
-        config: the run's configuration.
-        variables: environment variables that the backend needs.
-        action: a name in :mod:`snakernel.evaluation.actions`.
-        arguments: its arguments.
-        device: value of CUDA_VISIBLE_DEVICES for the fork.
+        parent: who is asked.
+        request: what the parent's script understands.
+        start: arguments with which the parent is started where it is not there; None: it is not started.
 
     Returns:
-        The action's exit code; None where there is no parent to be had, and so nothing was done.
+        The fork's exit code; None where there is no parent to be had, or it ended meanwhile: then its fork has ended
+        too, and nobody carries the request out.
     """
-    parent = parent_of(config, variables)
-    if parent is None:
-        return None
-    connection = _connect(parent) or _start(parent, config)
+    connection = _connect(parent)
+    if connection is None and start is not None:
+        connection = _start(parent, start)
     if connection is None:
         return None
     with connection:
@@ -108,21 +107,15 @@ def call(
             token = parent.token.read_text()
         except OSError:
             return None  # it is just leaving
-        request = {
-            "token": token,
-            "action": action,
-            "arguments": arguments,
-            "folder": os.getcwd(),
-            "device": device,
-        }
+        message = {**request, "token": token, "folder": os.getcwd()}
         sys.stdout.flush()
         sys.stderr.flush()
         try:
-            socket.send_fds(connection, [json.dumps(request).encode() + b"\n"], [1, 2])
+            socket.send_fds(connection, [json.dumps(message).encode() + b"\n"], [1, 2])
             answer = connection.makefile("rb").readline(MESSAGE_BYTES)
         except OSError:
             answer = b""
-    # An empty answer: the parent itself is gone. Its forks go with it, so the action can run elsewhere.
+    # An empty answer: the parent itself is gone, and its forks with it.
     return int(json.loads(answer)["code"]) if answer else None
 
 
@@ -136,8 +129,13 @@ def _connect(parent: Parent) -> socket.socket | None:
     return connection
 
 
-def _start(parent: Parent, config: Config) -> socket.socket | None:
+def _start(parent: Parent, arguments: tuple[str, ...]) -> socket.socket | None:
     """Start the parent, unless another caller has just done so, and connect to it."""
+    from filelock import FileLock  # here: most callers find their parent
+
+    run = os.environ.get(RUN_PID)
+    if run and not Path(f"/proc/{run}").exists():  # on another machine, or over
+        return None
     with FileLock(parent.socket.with_suffix(".lock")):
         connection = _connect(parent)
         if connection is not None:
@@ -146,10 +144,10 @@ def _start(parent: Parent, config: Config) -> socket.socket | None:
         token = secrets.token_hex(32)
         with open(os.open(parent.token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(token)
-        command = [sys.executable, str(SCRIPT), "--socket", str(parent.socket)]
-        command += ["--token-sha256", hashlib.sha256(token.encode()).hexdigest(), "--idle-s", str(config.warm_idle_s)]
-        if os.environ.get(RUN_PID):
-            command += ["--run-pid", os.environ[RUN_PID]]
+        command = [sys.executable, str(parent.script), *arguments, "--socket", str(parent.socket)]
+        command += ["--token-sha256", hashlib.sha256(token.encode()).hexdigest()]
+        if run:
+            command += ["--run-pid", run]
         with parent.socket.with_suffix(".log").open("wb") as log:
             process = subprocess.Popen(
                 command,
@@ -172,13 +170,21 @@ def _start(parent: Parent, config: Config) -> socket.socket | None:
 
 @dataclass
 class _Job:
-    """A fork that carries out an action, and the caller who waits for it."""
+    """A fork that carries out a request, and the caller who waits for it."""
 
     pid: int
     pidfd: int
     connection: socket.socket
-    scratch: str
+    scratch: str | None
     """Its folder for temporary files: removed with it, also where it was killed."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that a warm parent is started with."""
+    parser.add_argument("--socket", type=Path, help="be the warm parent, at this socket")
+    parser.add_argument("--token-sha256", help="hash of what callers must know")
+    parser.add_argument("--idle-s", type=float, help="seconds without a request after which the parent goes")
+    parser.add_argument("--run-pid", type=int, help="the process whose end is the end of the run")
 
 
 @dataclass
@@ -188,13 +194,35 @@ class Server:
     path: Path
     token_sha256: str
     idle_s: float
+    carry_out: CarryOut
+    """What a fork does with a request; its result is the exit code."""
     run_pid: int | None = None
+    scratch: bool = False
+    """Whether each fork has a folder of its own for temporary files."""
+    clean_up: Callable[[int], None] = lambda pid: None
+    """Removes what a fork left."""
     _jobs: dict[int, _Job] = field(default_factory=dict)
     """By the descriptor of the caller's connection."""
 
+    @classmethod
+    def of(cls, arguments: argparse.Namespace, carry_out: CarryOut, **more: Any) -> Server:
+        """The server that the arguments of :func:`add_arguments` ask for."""
+        return cls(
+            arguments.socket,
+            arguments.token_sha256,
+            arguments.idle_s,
+            carry_out,
+            run_pid=arguments.run_pid,
+            **more,
+        )
+
     def serve(self) -> None:
         """Serve until idle for too long, or until the run has ended."""
-        # What a candidate's child leaves behind when its judge was killed becomes a child of this process.
+        import psutil  # noqa: F401  (before the first fork)
+
+        gc.collect()
+        gc.freeze()  # what is here stays: to look for garbage in it would only copy it into each fork
+        # What a fork's children leave behind when it was killed becomes a child of this process.
         adopt_orphans()
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         listener.bind(str(self.path))
@@ -247,8 +275,8 @@ class Server:
         try:
             credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
             caller, user, _ = struct.unpack("3i", credentials)
-            # A candidate is a descendant of this process, and remains one: whatever it knows, it is not served.
-            if user != os.getuid() or ended or self._is_ours(caller):
+            # Whatever a candidate knows, it is not served.
+            if user != os.getuid() or ended or self._is_ours(caller) or _is_confined(caller):
                 raise ValueError("not ours")
             message, descriptors, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, 2)
             while not message.endswith(b"\n"):
@@ -258,7 +286,7 @@ class Server:
                 message += more
             request = json.loads(message)
             told = hashlib.sha256(str(request["token"]).encode()).hexdigest()
-            if not hmac.compare_digest(told, self.token_sha256) or len(descriptors) != 2:
+            if not secrets.compare_digest(told, self.token_sha256) or len(descriptors) != 2:
                 raise ValueError("not ours")
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             for descriptor in descriptors:
@@ -266,11 +294,14 @@ class Server:
             connection.close()
             return None
         connection.settimeout(None)
-        scratch = tempfile.mkdtemp(prefix="snakernel-")
+        scratch = tempfile.mkdtemp(prefix="snakernel-") if self.scratch else None
+        parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            tempfile.tempdir = scratch
-            _carry_out(request, descriptors, [listener, connection, *(job.connection for job in self._jobs.values())])
+            if scratch is not None:
+                tempfile.tempdir = scratch
+            others = [job.connection for job in self._jobs.values()]
+            self._fork(parent, request, descriptors, [listener, connection, *others])
         for descriptor in descriptors:
             os.close(descriptor)
         return _Job(pid, os.pidfd_open(pid), connection, scratch)
@@ -290,8 +321,9 @@ class Server:
                 self._kill(orphan.pid)
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(orphan.pid, 0)
-        shutil.rmtree(job.scratch, ignore_errors=True)
-        remove_shared_memory(job.pid)
+        if job.scratch is not None:
+            shutil.rmtree(job.scratch, ignore_errors=True)
+        self.clean_up(job.pid)
 
     @staticmethod
     def _is_ours(pid: int) -> bool:
@@ -316,36 +348,43 @@ class Server:
             with contextlib.suppress(psutil.Error):
                 process.kill()
 
-
-def _carry_out(request: dict[str, Any], descriptors: list[int], sockets: list[socket.socket]) -> None:
-    """In the fork: become the caller's process, run the action, and exit with its code."""
-    code = 1
-    try:
-        die_with(os.getppid())
-        os.setsid()
-        for one in sockets:
-            one.close()
-        os.dup2(descriptors[0], 1)
-        os.dup2(descriptors[1], 2)
-        for descriptor in descriptors:
-            if descriptor > 2:
-                os.close(descriptor)
-        os.chdir(request["folder"])
-        if request["device"] is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = request["device"]
-        from snakernel.errors import run_main
-        from snakernel.evaluation.actions import ACTIONS
-
+    def _fork(self, parent: int, request: dict[str, Any], descriptors: list[int], sockets: list[socket.socket]) -> None:
+        """In the fork: become the caller's process, carry the request out, and exit with its code."""
+        code = 1
         try:
-            run_main(lambda: ACTIONS[request["action"]](**request["arguments"]))
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-    except BaseException:
-        import traceback
+            die_with(parent)
+            os.setsid()
+            for one in sockets:
+                one.close()
+            os.dup2(descriptors[0], 1)
+            os.dup2(descriptors[1], 2)
+            for descriptor in descriptors:
+                if descriptor > 2:
+                    os.close(descriptor)
+            os.chdir(request["folder"])
+            try:
+                run_main(lambda: self.carry_out(request))
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else 1
+        except BaseException:
+            import traceback
 
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+
+def _is_confined(pid: int) -> bool:
+    """Whether a process has given up new privileges, as each candidate has and none of ours, unless this one has too.
+
+    Nothing takes that back, and children inherit it.
+    """
+    try:
+        mark = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("NoNewPrivs")]
+        own = Path("/proc/self/status").read_text()
+    except OSError:
+        return True
+    return "NoNewPrivs:\t1" in mark and "NoNewPrivs:\t0" in own

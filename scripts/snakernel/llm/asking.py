@@ -1,0 +1,108 @@
+"""Asking a step's question, once: the answer is in the journal, on disk, before anything looks at it."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+from snakernel.config import Config, read_config
+from snakernel.files import read_json, read_model, read_text, write_model
+from snakernel.llm.base import Prompt, Provider, Request
+from snakernel.llm.journal import Journal
+from snakernel.skipping import NotAsked, skip_answer
+
+
+def ask_step(config: Path, task_folder: Path, definition: str, step: int, prompt: Path, out: Path) -> None:
+    """Have a step answered, if it is not, and write its response.json; it may say why the step was not asked.
+
+    Args:
+        config: the run's resolved configuration.
+        task_folder: the task's folder.
+        definition: name of the task's definition.
+        step: the step's number.
+        prompt: the step's prompt.md; prompt.json is beside it.
+        out: response.json.
+    """
+    settings = read_config(config)
+    journal = Journal(task_folder.parent, task_folder.name, step)
+    why = read_json(prompt.with_suffix(".json")).get("skip")
+    if why and journal.asked() is None:
+        return skip_answer(out, why)
+    try:
+        answer, new = journal.answer(
+            lambda: request(settings, prompt),
+            lambda: provider(settings, journal, task_folder, definition, prompt),
+            more_room=0 if settings.api_type == "replay" else settings.more_room,
+        )
+    except NotAsked as reason:
+        return skip_answer(out, str(reason))
+    write_model(out, answer)
+    cost = "price unknown" if answer.cost_usd is None else f"{answer.cost_usd:.4f} USD"
+    print(
+        f"{'asked' if new else 'kept answer of'} {answer.model}: {answer.usage.input_tokens} tokens in, "
+        f"{answer.usage.output_tokens} out, {cost}, ended with {answer.stop_reason}"
+    )
+    for warning in answer.warnings:
+        print(f"warning: {warning}")
+
+
+def request(config: Config, prompt: Path) -> Request:
+    """A step's question, to the model that it is for."""
+    question = read_model(prompt.with_suffix(".json"), Prompt).question
+    return Request(
+        prompt=read_text(prompt),
+        model=question.model or config.model_name,
+        temperature=config.temperature,
+        max_completion_tokens=config.max_completion_tokens,
+        thinking=config.thinking,
+        effort=config.reasoning_effort,
+        question=question,
+    )
+
+
+def kernel_to_sweep(config: Config, task_folder: Path, definition: str, prompt: Path) -> str:
+    """The kernel that a trial puts other values into."""
+    from snakernel.history import step
+    from snakernel.search.trials import given_kernel
+
+    base = read_json(prompt.with_suffix(".json"))["base"]
+    if base is not None:
+        return step(task_folder, base).kernel
+    return read_text(given_kernel(config, task_folder.name, definition)) if config.agent_type == "sweep" else ""
+
+
+def provider(config: Config, journal: Journal, task_folder: Path, definition: str, prompt: Path) -> Provider:
+    """Who answers a step."""
+    replay = None
+    if config.api_type == "replay":
+        from snakernel.llm.replay import Replay
+
+        replay = Replay(config.replay_path or "", task_folder.name, definition, journal.step)
+    if read_json(prompt.with_suffix(".json"))["role"] == "sweep" and not (replay and replay.journal.is_file()):
+        from snakernel.search.trials import Trials
+
+        return Trials(kernel_to_sweep(config, task_folder, definition, prompt))
+    if replay:
+        return replay
+    from snakernel.llm.ledger import Ledger
+    from snakernel.llm.limits import create_limits
+    from snakernel.llm.providers import create_provider
+
+    service = create_provider(
+        api_type=config.api_type,
+        api_base=config.api_base,
+        memory=journal.answers / ".refused.json",
+        price=config.price,
+        batch=config.llm_mode == "batch",
+        poll_s=config.batch_poll_s,
+    )
+    service.gate = Ledger(
+        journal,
+        service.worst_usd,
+        max_cost=config.max_cost,
+        max_cost_per_task=config.max_cost_per_task,
+        limits=create_limits(config, service.base_url),
+    )
+    if service.batch:
+        gc.enable()  # its process may wait for a day
+    return service
