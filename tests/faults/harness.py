@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ class Tally:
 
     def meet(self, point: object, met: object) -> None:
         """Count a point at which the fault came about, or name it where it did not."""
+        print(f"{datetime.now():%H:%M:%S} {point}: {'tried' if met else 'not met'}", flush=True)
         if met:
             self.tried += 1
         else:
