@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import random
 import shutil
-import subprocess
+import signal
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 from workflow.running import Project
 
-from faults.harness import STAGES, Ledger, Tally, compare, finish, of_kind, points, start, unlock, waited
+from faults.harness import STAGES, TASK, Ledger, Tally, compare, of_kind, start, unlock, waited
+from faults.starter import Run
 
 KINDS = {
     "snakemake": "kill -9 of Snakemake, its jobs go on",
@@ -26,76 +29,102 @@ KINDS = {
 }
 OTHERS = ("extract_kernel.py", "select_best.py", "write_prompt.py")
 ANOTHER = "kill -9 of another job"
+LAST = {
+    "propose.py": f"{TASK}/step_3/response.json",
+    "evaluate.py": f"{TASK}/step_3/evaluation.json",
+    "fork": f"{TASK}/best/confirmation.json",
+    "parent": f"{TASK}/best/confirmation.json",
+    "extract_kernel.py": f"{TASK}/step_3/kernel.py",
+    "select_best.py": f"{TASK}/step_3/best.json",
+    "write_prompt.py": f"{TASK}/step_3/prompt.md",
+}
+"""The file that the last process of a kind makes: where it is there, none is left to kill."""
 
 
 def run_campaigns(
     fresh: Project,
     whole: dict[str, Any],
-    folder: Path,
+    place: Path,
     wanted: int,
     seed: int,
     kinds: Sequence[str] = (*KINDS, *OTHERS),
-) -> dict[str, Tally]:
+) -> Iterator[dict[str, Tally]]:
     """Kill until ``wanted`` kills have hit: runs one after another, each killed again and again until it is done.
 
     Args:
         fresh: a checkout whose run has not begun.
         whole: the essence of a run that was left alone.
-        folder: where the runs are.
+        place: where the runs are, one after another: the warm parent is that of the place. What went wrong is kept
+            beside it.
         wanted: how many kills.
         seed: of the points.
         kinds: what to kill: keys of :data:`KINDS`, or names of scripts.
+
+    Yields:
+        After each run, what came of all kills so far.
     """
     tallies: dict[str, Tally] = defaultdict(Tally)
-    drawn = points(seed, kinds)
+    draw = random.Random(seed)
     hits = number = 0
     while hits < wanted:
         number += 1
-        project = fresh.copy(folder / f"campaign_{number}")
+        project = fresh.copy(place)
         one = Tally()
         ledger = Ledger(project, one)
         mine: list[str] = []
-        while True:
-            kind, moment = next(drawn)
+        code: int | None = 1
+        while code:
             unlock(project)
-            if hits == wanted:
-                code, said = finish(project)
-                if code:
-                    one.wrong += 1
-                    one.told.append(said[-3000:])
-                ledger.look()
-                break
-            run = start(project)
-            if kill(project, run, kind, moment):
-                hits += 1
-                mine.append(KINDS.get(kind, ANOTHER))
-            run.wait()
+            # Half of the runs are told to try a job again that failed, and are killed as long as they live; the others
+            # end with the job.
+            patient = draw.random() < 0.5
+            run = start(project, *(["--retries", "30"] if patient else []))
+            killed = 0
+            while hits + killed < wanted and run.poll() is None:
+                left = [kind for kind in kinds if not (project.results / LAST.get(kind, "none")).exists()]
+                kind, moment = draw.choice(left), draw.random()
+                if kill(project, run, kind, moment):
+                    killed += 1
+                    mine.append(KINDS.get(kind, ANOTHER))
+                    ledger.look()
+                if not patient:
+                    break
+            hits += killed
+            code = run.wait()
             ledger.look()
-            if run.returncode == 0:
+            if code and not killed:
+                one.err(f"it failed and was not killed: {(project.folder / 'run.log').read_text()[-3000:]}")
                 break
-        if not mine:
-            shutil.rmtree(project.folder)
-            continue
-        if number % 5 == 0 and project.plan():
-            one.wrong += 1
-            one.told.append("the run was not done")
         compare(project, whole, one)
-        for kind in mine:
-            tallies[kind].tried += 1
-        # What went wrong is told of the last kill: the ones before it were survived at least once.
-        last = tallies[mine[-1]]
-        last.lost, last.doubled, last.wrong = last.lost + one.lost, last.doubled + one.doubled, last.wrong + one.wrong
-        last.told += [f"{project.folder.name} {mine}: {text}" for text in one.told]
-        if not one.told:
-            shutil.rmtree(project.folder)
-    return tallies
+        if number % 5 == 0 and project.plan():
+            one.err("the run was not done")
+        for name in mine:
+            tallies[name].tried += 1
+        if one.told:
+            # It is told of the last kill: the ones before it were survived at least once.
+            last = tallies[mine[-1] if mine else ANOTHER]
+            last.lost += one.lost
+            last.doubled += one.doubled
+            last.wrong += one.wrong
+            last.told += [f"campaign_{number} {mine}: {text}" for text in one.told]
+            shutil.copytree(place, place.with_name(f"campaign_{number}"), symlinks=True)
+        shutil.rmtree(place)
+        yield tallies
 
 
-def kill(project: Project, run: subprocess.Popen[str], kind: str, moment: float) -> bool:
-    """Kill a process of a kind of a run, at a moment between 0 and 1; whether one was hit."""
+def kill(project: Project, run: Run, kind: str, moment: float) -> bool:
+    """Kill a process of a kind of a run, at a moment between 0 and 1; whether one was hit.
+
+    Snakemake is killed up to half a second after one of the next files has been made. Of the other kinds, a process is
+    killed within the first part of its life; where it has ended by then, the next one is.
+    """
     if kind in ("snakemake", "everything"):
-        pending = [stage for stage in STAGES if not (project.results / stage).exists()]
-        if not pending or not waited((project.results / pending[int(moment * len(pending))]).exists, run, 120):
+        pending = [stage for stage in STAGES if not (project.results / stage).exists()][:4]
+        where = moment * len(pending)
+        if not pending or not waited((project.results / pending[int(where)]).exists, run):
+            return False
+        time.sleep(where % 1 * 0.5)
+        if run.poll() is not None:
             return False
         jobs = psutil.Process(run.pid).children(recursive=True)
         run.kill()
@@ -103,18 +132,21 @@ def kill(project: Project, run: subprocess.Popen[str], kind: str, moment: float)
             with contextlib.suppress(psutil.Error):
                 job.kill()
         return True
-    found: list[psutil.Process] = []
+    # Half of the warm parents are killed while a fork of theirs judges, the others at any time.
+    awaited = "fork" if kind == "parent" and moment < 0.5 else kind
+    seconds = 8 if awaited == "parent" else 0.8 if awaited in ("evaluate.py", "fork") else 0.3
+    tried: set[int] = set()
 
     def appeared() -> bool:
-        found[:] = of_kind(run.pid, kind)
+        found = set(of_kind(run.pid, awaited)) - tried
+        tried.update(found)
         return bool(found)
 
-    if not waited(appeared, run, 120):
-        return False
-    time.sleep(moment * (0.8 if kind in ("evaluate.py", "fork") else 0.3))
-    hit = False
-    for process in found[:1]:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-            hit = True
-    return hit
+    while waited(appeared, run):
+        time.sleep(moment * seconds)
+        alive = of_kind(run.pid, kind)
+        if alive and run.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(alive[int(moment * 1000) % len(alive)], signal.SIGKILL)
+                return True
+    return False

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,18 +28,31 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 
 @pytest.fixture(scope="session")
-def finished(fresh: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def _place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("place") / "project"
+
+
+@pytest.fixture(scope="session")
+def finished(fresh: Project, _place: Path) -> Project:
     """A run that was left alone."""
-    project = fresh.copy(tmp_path_factory.mktemp("finished") / "project")
+    project = fresh.copy(_place)
     code, said = finish(project)
     assert code == 0, said
-    return project
+    return Project(_place.rename(_place.with_name("finished")))
 
 
 @pytest.fixture(scope="session")
 def whole(finished: Project) -> dict[str, Any]:
     """What it left."""
     return essence(finished)
+
+
+@pytest.fixture
+def place(_place: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Where the disturbed runs are, one after another, so that one warm parent serves them all."""
+    yield _place
+    if _place.exists():
+        _place.rename(_place.with_name(f"left_by_{request.node.name}"))
 
 
 @pytest.fixture

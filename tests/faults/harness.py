@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import re
 import shutil
-import subprocess
-import sys
+import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ import psutil
 from evaluating import KERNEL
 from snakernel.warm import RUN_PID
 from workflow.running import Project
+
+from faults.starter import Run
 
 TASK, DEFINITION = "rmsnorm_rmsnorm_h256", "rmsnorm_h256"
 ANSWERS = {
@@ -68,11 +69,27 @@ class Tally:
     wrong: int = 0
     told: list[str] = field(default_factory=list)
     """What was wrong, for the one who looks."""
+    missed: list[str] = field(default_factory=list)
+    """Points at which the fault did not come about."""
+
+    def meet(self, point: object, met: object) -> None:
+        """Count a point at which the fault came about, or name it where it did not."""
+        print(f"{datetime.now():%H:%M:%S} {point}: {'tried' if met else 'not met'}", flush=True)
+        if met:
+            self.tried += 1
+        else:
+            self.missed.append(str(point))
+
+    def err(self, text: str) -> None:
+        """Count something that is wrong."""
+        self.wrong += 1
+        self.told.append(text)
 
     def check(self) -> None:
-        """Fail where anything was lost, doubled or wrong."""
-        assert self.tried, "the fault was never tried"
+        """Fail where anything was lost, doubled or wrong, and where a point was not tried."""
         assert not (self.lost or self.doubled or self.wrong), "\n".join(self.told)
+        assert self.tried, "the fault was never tried"
+        assert not self.missed, f"tried at {self.tried} points, but not at: {', '.join(self.missed)}"
 
 
 def create(folder: Path, **keys: object) -> Project:
@@ -85,19 +102,13 @@ def create(folder: Path, **keys: object) -> Project:
     return project
 
 
-def start(project: Project, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+def start(project: Project, *arguments: str, **environment: str) -> Run:
     """Start snakemake in a session of its own; its output is collected in run.log."""
-    command = [sys.executable, "-m", "snakemake", "--configfile", str(project.config), "--cores", "2", *arguments]
-    with (project.folder / "run.log").open("w") as log:
-        return subprocess.Popen(
-            command,
-            cwd=project.folder,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **ENVIRONMENT, **environment},
-        )
+    return Run(
+        project.folder,
+        ["--configfile", str(project.config), "--cores", "2", *arguments],
+        {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **ENVIRONMENT, **environment},
+    )
 
 
 def finish(project: Project, *arguments: str, **environment: str) -> tuple[int, str]:
@@ -116,8 +127,7 @@ def resume(project: Project, tally: Tally, **environment: str) -> None:
     unlock(project)
     code, said = finish(project, **environment)
     if code:
-        tally.wrong += 1
-        tally.told.append(said[-3000:])
+        tally.err(said[-3000:])
 
 
 class Ledger:
@@ -168,59 +178,85 @@ def _timeless(value: Any) -> Any:
 
 def compare(project: Project, whole: dict[str, Any], tally: Tally, but: str = "$.") -> None:
     """Count as wrong what a disturbed run has otherwise than one that was left alone, and what lies about."""
+    settle(project, tally)
     now = essence(project)
     names = {name for name in now.keys() | whole.keys() if not re.search(but, name)}
     different = sorted(name for name in names if now.get(name) != whole.get(name))
     left = [str(path) for path in project.results.rglob("*.tmp")]
     if different or left:
-        tally.wrong += 1
-        tally.told.append(f"other files: {different}; left: {left}")
+        tally.err(f"other files: {different}; left: {left}")
 
 
-def of_kind(run: int, kind: str) -> list[psutil.Process]:
+def settle(project: Project, tally: Tally) -> None:
+    """Wait until the jobs that a killed Snakemake left are done; one that does not end is wrong, and is ended."""
+    deadline = time.monotonic() + 60
+    while left := _working_in(project.folder):
+        if time.monotonic() > deadline:
+            tally.err(f"still there: {left}")
+            for pid in left:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            deadline += 60
+        time.sleep(0.05)
+
+
+def _working_in(folder: Path) -> dict[int, list[str]]:
+    """The processes whose working directory is a folder or below it."""
+    found = {}
+    for pid, command in _commands().items():
+        with contextlib.suppress(OSError):
+            if Path(os.readlink(f"/proc/{pid}/cwd")).is_relative_to(folder):
+                found[pid] = command
+    return found
+
+
+def _commands() -> dict[int, list[str]]:
+    """The command lines of all processes. It is asked many times a second, for which psutil is too slow."""
+    found = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            found[int(pid)] = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    return found
+
+
+def of_kind(run: int, kind: str) -> list[int]:
     """The processes of a kind: a script's name, or, of the tests' warm parent, `parent` and `fork` (a judge, a
     candidate)."""
     if kind in ("parent", "fork"):
         family = _family()
-        return [
-            process for process, parent in family.items() if (parent in {one.pid for one in family}) == (kind == "fork")
-        ]
+        return [pid for pid, parent in family.items() if (parent in family) == (kind == "fork")]
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if any(part.endswith(f"/{kind}") for part in process.info["cmdline"] or []):
+    for pid, command in _commands().items():
+        if any(part.endswith(f"/{kind}") for part in command):
             with contextlib.suppress(OSError):
                 # A run is a session of its own; Snakemake starts a shell, and that the script.
-                if os.getsid(process.pid) == run and "-c" not in process.info["cmdline"]:
-                    found.append(process)
+                if os.getsid(pid) == run and "-c" not in command:
+                    found.append(pid)
     return found
 
 
-def _family() -> dict[psutil.Process, int]:
+def _family() -> dict[int, int]:
     """The warm parents of the tests and their forks, each with the id of its parent."""
-    mine = f"--run-pid {os.getpid()}"
-    everyone = psutil.process_iter(["ppid", "cmdline"])
-    return {one: one.info["ppid"] for one in everyone if mine in " ".join(one.info["cmdline"] or [])}
+    found = {}
+    for pid, command in _commands().items():
+        if "--run-pid" in command and command[command.index("--run-pid") + 1] == str(os.getpid()):
+            with contextlib.suppress(psutil.Error):
+                found[pid] = psutil.Process(pid).ppid()
+    return found
 
 
 def end_parents() -> None:
     """End the warm parents that the tests left."""
-    for process in _family():
-        with contextlib.suppress(psutil.Error):
-            process.kill()
+    for pid in _family():
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
 
 
-def waited(condition: Callable[[], object], run: subprocess.Popen[str], seconds: float) -> bool:
+def waited(condition: Callable[[], object], run: Run, seconds: float = 300) -> bool:
     """Wait for a condition as long as a run goes on; whether it came true."""
     deadline = time.monotonic() + seconds
     while run.poll() is None and time.monotonic() < deadline:
         if condition():
             return True
-        time.sleep(0.01)
+        time.sleep(0.02)
     return False
-
-
-def points(seed: int, kinds: Sequence[str]) -> Iterator[tuple[str, float]]:
-    """Kinds of processes to kill and moments to do it at, the same for the same seed."""
-    draw = random.Random(seed)
-    while True:
-        yield draw.choice(kinds), draw.random()

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from llm_server import LLMServer, Received, Reply
 from workflow.running import Project
 
 from faults.campaign import kill, run_campaigns
+from faults.conftest import write_row
 from faults.harness import (
     ANSWERS,
     DEFINITION,
@@ -43,6 +45,8 @@ pytestmark = pytest.mark.faults
 
 Record = Callable[[str, Tally], None]
 KILLS = int(os.environ.get("FAULTS_KILLS", "200"))
+SEED = int(os.environ.get("FAULTS_SEED", "1"))
+"""Of the kills."""
 POINTS = int(os.environ.get("FAULTS_POINTS", "0"))
 """At how many points of a run every other fault is tried at most; 0: at all."""
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
@@ -78,86 +82,93 @@ def fill(folder: Path) -> Path:
     return ballast
 
 
-def test_kills(fresh: Project, whole: dict[str, Any], tmp_path: Path, record: Record) -> None:
-    tallies = run_campaigns(fresh, whole, tmp_path, KILLS, seed=1)
-    for fault, tally in tallies.items():
-        record(fault, tally)
+def test_kills(fresh: Project, whole: dict[str, Any], place: Path) -> None:
+    tallies: dict[str, Tally] = {}
+    for tallies in run_campaigns(fresh, whole, place, KILLS, SEED):
+        for fault, tally in tallies.items():
+            write_row(fault, tally)
+        print(f"{datetime.now():%H:%M:%S}", {fault: tally.tried for fault, tally in tallies.items()}, flush=True)
+    for tally in tallies.values():
+        tally.check()
+    assert sum(tally.tried for tally in tallies.values()) == KILLS
 
 
 @root
-def test_the_disk_is_full(fresh: Project, whole: dict[str, Any], tmp_path: Path, record: Record) -> None:
+def test_the_disk_is_full(fresh: Project, whole: dict[str, Any], place: Path, record: Record) -> None:
     tally = Tally()
-    for number, stage in enumerate(some(STAGES)):
-        project = fresh.copy(tmp_path / str(number))
+    for stage in some(STAGES):
+        project = fresh.copy(place)
         with small_disk(project.folder / "results", 24):
             ledger = Ledger(project, tally)
             run = start(project)
-            if waited(lambda: (project.results / stage).exists(), run, 60):  # noqa: B023
-                tally.tried += 1
+            waited((project.results / stage).exists, run)
             ballast = fill(project.folder / "results")
-            run.wait()
+            tally.meet(stage, run.wait())
             said = (project.folder / "run.log").read_text()
             if run.returncode and "No space left" not in said:
-                tally.wrong += 1
-                tally.told.append(f"{stage}: the full disk is not named: {said[-2000:]}")
+                tally.err(f"{stage}: the full disk is not named: {said[-2000:]}")
             ballast.unlink()
             ledger.look()
             resume(project, tally)
             ledger.look()
             compare(project, whole, tally)
-        shutil.rmtree(project.folder)
+        shutil.rmtree(place)
     record("disk full, from each stage on", tally)
 
 
 @root
-def test_results_are_read_only(fresh: Project, whole: dict[str, Any], tmp_path: Path, record: Record) -> None:
+def test_results_are_read_only(fresh: Project, whole: dict[str, Any], place: Path, record: Record) -> None:
     tally = Tally()
-    for number, stage in enumerate(some(STAGES[1::2])):
-        project = fresh.copy(tmp_path / str(number))
+    for stage in some(STAGES):
+        project = fresh.copy(place)
         folder = project.folder / "results"
         with small_disk(folder, 24):
             ledger = Ledger(project, tally)
             run = start(project)
-            if waited(lambda: (project.results / stage).exists(), run, 60):  # noqa: B023
-                tally.tried += 1
+            waited((project.results / stage).exists, run)
             # Refused as long as a file is open for writing.
             remount = ["mount", "-o", "remount,ro", str(folder)]
-            waited(lambda: subprocess.run(remount, capture_output=True).returncode == 0, run, 60)  # noqa: B023
-            run.wait()
+            refused = waited(lambda: subprocess.run(remount, capture_output=True).returncode == 0, run)  # noqa: B023
+            tally.meet(stage, run.wait() and refused)
             subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
+            said = (project.folder / "run.log").read_text()
+            if run.returncode and "Read-only" not in said:
+                tally.err(f"{stage}: what is read-only is not named: {said[-2000:]}")
             ledger.look()
             resume(project, tally)
             ledger.look()
             compare(project, whole, tally)
-        shutil.rmtree(project.folder)
+        shutil.rmtree(place)
     record("results become read-only", tally)
 
 
 @root
 def test_the_folder_for_temporary_files_is_full(
-    fresh: Project, whole: dict[str, Any], tmp_path: Path, record: Record
+    fresh: Project, whole: dict[str, Any], place: Path, record: Record
 ) -> None:
     tally = Tally()
-    for number, stage in enumerate(some((None, STAGES[2], STAGES[7]))):
+    for stage in some((None, *STAGES[:-1])):
         end_parents()
-        project = fresh.copy(tmp_path / str(number))
-        scratch = tmp_path / f"scratch_{number}"
+        project = fresh.copy(place)
+        scratch = place.with_name("scratch")
         with small_disk(scratch, 8):
             ledger = Ledger(project, tally)
-            tally.tried += 1
-            ballast = fill(scratch) if stage is None else None
-            run = start(project, TMPDIR=str(scratch))
-            if stage is not None:
-                waited(lambda: (project.results / stage).exists(), run, 60)  # noqa: B023
+            if stage is None:
+                ballast = fill(scratch)
+                run = start(project, TMPDIR=str(scratch))
+                tally.meet(stage, True)
+            else:
+                run = start(project, TMPDIR=str(scratch))
+                tally.meet(stage, waited((project.results / stage).exists, run))
                 ballast = fill(scratch)
             run.wait()
             ledger.look()
-            assert ballast is not None
             ballast.unlink()
             resume(project, tally, TMPDIR=str(scratch))
             ledger.look()
             compare(project, whole, tally)
             end_parents()
+        shutil.rmtree(place)
     record("the folder for temporary files is full", tally)
 
 
@@ -168,24 +179,22 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def test_a_file_is_damaged(finished: Project, whole: dict[str, Any], tmp_path: Path, record: Record) -> None:
+def test_a_file_is_damaged(finished: Project, whole: dict[str, Any], place: Path, record: Record) -> None:
     """It is rebuilt, or named with what to do, which then works; nothing is made of what it says."""
     tally = Tally()
     # Of the steps the second; what the evaluator keeps of the reference has hashes that each reading checks.
     names = [name for name in whole if not re.search(r"step_[13]|answers/.*/[13]\.json|\.safetensors", name)]
     derived = ("config.yaml", "summary.csv", f"{TASK}/reference.py", f"{TASK}/best/solution.json")
-    for name in names:
-        for damage, change in DAMAGES.items():
-            project = finished.copy(tmp_path / "damaged")
-            path = project.results / name
-            path.write_bytes(change(path.read_bytes()))
-            ledger = Ledger(project, Tally())
-            tally.tried += 1
-            code, said = finish(project)
-            now = essence_or_none(project)
-            if code == 0 and now == whole:
-                shutil.rmtree(project.folder)
-                continue
+    for name, damage in some((name, damage) for name in names for damage in DAMAGES):
+        project = finished.copy(place)
+        path = project.results / name
+        whole_file = path.read_bytes()
+        path.write_bytes(DAMAGES[damage](whole_file))
+        tally.meet(f"{name} {damage}", path.read_bytes() != whole_file)
+        before = len(tally.told)
+        ledger = Ledger(project, Tally())
+        code, said = finish(project)
+        if code or essence_or_none(project) != whole:
             told = subprocess.run(
                 [sys.executable, "scripts/check_results.py", "results/small"],
                 cwd=project.folder,
@@ -194,8 +203,7 @@ def test_a_file_is_damaged(finished: Project, whole: dict[str, Any], tmp_path: P
             ).stdout
             # What is only for people, and read by no rule, is what its own rule makes of what is checked.
             if name not in (*derived, "summary.json") and name not in said + told:
-                tally.wrong += 1
-                tally.told.append(f"{name} {damage}: not named: {said[-1500:]} {told}")
+                tally.err(f"not named: {said[-1500:]} {told}")
             unlock(project)
             if name.startswith("answers/"):
                 number = Path(name).stem
@@ -204,13 +212,11 @@ def test_a_file_is_damaged(finished: Project, whole: dict[str, Any], tmp_path: P
             else:
                 code, said = finish(project, "--forcerun", str(path.relative_to(project.folder)))
             if code:
-                tally.wrong += 1
-                tally.told.append(f"{name} {damage}: not remedied: {said[-1500:]}")
+                tally.err(f"not remedied: {said[-1500:]}")
             ledger.look()
-            before = len(tally.told)
             compare(project, whole, tally)
-            tally.told[before:] = [f"{name} {damage}: {text}" for text in tally.told[before:]]
-            shutil.rmtree(project.folder)
+        tally.told[before:] = [f"{name} {damage}: {text}" for text in tally.told[before:]]
+        shutil.rmtree(place)
     record("a file of the results is emptied, cut or changed", tally)
 
 
@@ -222,39 +228,37 @@ def essence_or_none(project: Project) -> dict[str, Any] | None:
         return None
 
 
-def test_two_processes_on_one_folder(fresh: Project, whole: dict[str, Any], tmp_path: Path, record: Record) -> None:
+def test_two_processes_on_one_folder(fresh: Project, whole: dict[str, Any], place: Path, record: Record) -> None:
     """The second is told that the folder is locked; with --nolock, both work on it."""
     tally = Tally()
-    for number, options in enumerate(some(((), (), ("--nolock",), ("--nolock",), ("--nolock",)))):
-        project = fresh.copy(tmp_path / str(number))
+    for options, stage in some(
+        (options, stage) for options in ((), ("--nolock",)) for stage in ("config.yaml", *STAGES[:-1:2])
+    ):
+        project = fresh.copy(place)
         ledger = Ledger(project, tally)
-        tally.tried += 1
         first = start(project, *options)
-        waited((project.folder / ".snakemake" / "locks").exists, first, 20)
-        if not options:
-            waited((project.results / "config.yaml").exists, first, 60)
+        tally.meet((options, stage), waited((project.results / stage).exists, first))
         code, said = finish(project, *options)
         first.wait()
         if not options and (code == 0 or "--unlock" not in said):
-            tally.wrong += 1
-            tally.told.append(f"a second process was let in: {said[-1500:]}")
+            tally.err(f"a second process was let in: {said[-1500:]}")
         ledger.look()
         resume(project, tally)
         ledger.look()
         compare(project, whole, tally)
+        shutil.rmtree(place)
     record("two Snakemake processes on one folder", tally)
 
 
-def test_the_clock_is_set_back(fresh: Project, whole: dict[str, Any], tmp_path: Path, record: Record) -> None:
+def test_the_clock_is_set_back(fresh: Project, whole: dict[str, Any], place: Path, record: Record) -> None:
     """What was made before has times that are still to come, or that are long gone."""
     tally = Tally()
-    for number, (stage, days) in enumerate(some((stage, days) for stage in STAGES[3::3] for days in (1, -400))):
-        project = fresh.copy(tmp_path / str(number))
+    for stage, days in some((stage, days) for stage in STAGES for days in (1, -400)):
+        project = fresh.copy(place)
         ledger = Ledger(project, tally)
         run = start(project)
-        if waited(lambda: (project.results / stage).exists(), run, 60):  # noqa: B023
-            tally.tried += 1
-            os.killpg(run.pid, signal.SIGKILL)
+        tally.meet((stage, days), waited((project.results / stage).exists, run))
+        os.killpg(run.pid, signal.SIGKILL)
         run.wait()
         for path in (project.folder / "results").rglob("*"):
             seen = path.stat().st_mtime + days * 86_400
@@ -263,10 +267,11 @@ def test_the_clock_is_set_back(fresh: Project, whole: dict[str, Any], tmp_path: 
         resume(project, tally)
         ledger.look()
         compare(project, whole, tally)
+        shutil.rmtree(place)
     record("the clock is set back a day, or on 400", tally)
 
 
-def test_the_dataset_is_edited(fresh: Project, tmp_path: Path, record: Record) -> None:
+def test_the_dataset_is_edited(fresh: Project, place: Path, record: Record) -> None:
     """Verdicts are those of the dataset as it is now; what was asked stays as it was asked."""
     tally = Tally()
 
@@ -277,29 +282,30 @@ def test_the_dataset_is_edited(fresh: Project, tmp_path: Path, record: Record) -
         first["workload"]["axes"]["batch_size"] = 3
         path.write_text("".join([json.dumps(first) + "\n", *lines[1:]]))
 
-    def checkout(name: str) -> Project:
-        project = fresh.copy(tmp_path / name)
+    def checkout() -> Project:
+        project = fresh.copy(place)
         shutil.copytree(REPOSITORY / "datasets" / "mini", project.folder / "dataset")
         project.configure(dataset_root="dataset", warm_idle_s=600.0)
         return project
 
-    alone = checkout("alone")
+    alone = checkout()
     edit(alone)
     code, said = finish(alone)
     assert code == 0, said
     whole = {name: content for name, content in essence(alone).items() if not name.startswith("answers/")}
-    for number, stage in enumerate(some(STAGES[2:10])):
-        project = checkout(str(number))
+    shutil.rmtree(place)
+    for stage in some(STAGES):
+        project = checkout()
         ledger = Ledger(project, tally)
         run = start(project)
-        if waited(lambda: (project.results / stage).exists(), run, 60):  # noqa: B023
-            tally.tried += 1
+        tally.meet(stage, waited((project.results / stage).exists, run))
         edit(project)
         run.wait()
         ledger.look()
         resume(project, tally)
         ledger.look()
         compare(project, whole, tally, but=r"^answers/|prompt\.|response\.json")
+        shutil.rmtree(place)
     record("the dataset is edited during a run", tally)
 
 
@@ -321,47 +327,48 @@ def _kernel() -> str:
     return KERNEL.read_text()
 
 
-def test_the_network_goes(tmp_path: Path, record: Record) -> None:
+def test_the_network_goes(place: Path, record: Record) -> None:
     """The service goes and comes back, and proposals die while they wait for it."""
     tally = Tally()
     keys = {"api_type": "openai", "model_name": "gpt-4o-mini"}
     key = {"OPENAI_API_KEY": "no-key-at-all"}
     with LLMServer(Numbered()) as server:
-        alone = create(tmp_path / "alone", **keys, api_base=server.url)
+        alone = create(place, **keys, api_base=server.url)
         code, said = finish(alone, **key)
         assert code == 0, said
     whole = essence(alone)
-    for stage in some((None, STAGES[4], STAGES[8])):
+    shutil.rmtree(place)
+    # After the first two the next answer is still to come.
+    for stage in some((None, STAGES[0], STAGES[1], STAGES[4], STAGES[5], STAGES[7], STAGES[8])):
         answers = Numbered()
         with LLMServer(answers) as server:
-            project = create(tmp_path / f"gone_{tally.tried}", **keys, api_base=server.url)
+            project = create(place, **keys, api_base=server.url)
             port = int(server.url.rpartition(":")[2])
             if stage is not None:
                 run = start(project, **key)
-                waited(lambda: (project.results / stage).exists(), run, 60)  # noqa: B023
-        tally.tried += 1
+                waited((project.results / stage).exists, run)
         ledger = Ledger(project, tally)
         if stage is None:
             run = start(project, **key)
-        run.wait()
+        tally.meet(stage, run.wait())
         said = (project.folder / "run.log").read_text()
-        if run.returncode == 0 or "127.0.0.1" not in said:
-            tally.wrong += 1
-            tally.told.append(f"the address is not named: {said[-1500:]}")
+        if run.returncode and "127.0.0.1" not in said:
+            tally.err(f"{stage}: the address is not named: {said[-1500:]}")
         ledger.look()
-        with LLMServer(answers, port=port) as server:
+        with LLMServer(answers, port=port):
             resume(project, tally, **key)
-            kept = len(ledger.project.journal())
+            kept = len(project.journal())
         ledger.look()
         if kept != 3:
-            tally.wrong += 1
+            tally.err(f"{stage}: {kept} entries in the journal")
         compare(project, whole, tally, but="config.yaml")
-    for moment in some((0.1, 0.5, 0.9)):
+        shutil.rmtree(place)
+    for moment in some(number / 10 for number in range(10)):
         with LLMServer(Numbered()) as server:
-            project = create(tmp_path / f"killed_{moment}", **keys, api_base=server.url)
+            project = create(place, **keys, api_base=server.url)
             ledger = Ledger(project, tally)
             run = start(project, **key)
-            tally.tried += kill(project, run, "propose.py", moment)
+            tally.meet(moment, kill(project, run, "propose.py", moment))
             run.wait()
             ledger.look()
             resume(project, tally, **key)
@@ -369,6 +376,7 @@ def test_the_network_goes(tmp_path: Path, record: Record) -> None:
             # What had come is not asked for again: at most the one that was on its way.
             tally.doubled += max(0, len(server.requests) - 4)
             compare(project, whole, tally, but="config.yaml")
+        shutil.rmtree(place)
     record("the network goes, or a proposal dies while it waits", tally)
 
 
@@ -396,7 +404,7 @@ def test_runs_share_one_device(tmp_path: Path, record: Record) -> None:
         "SNAKERNEL_LOCKS": str(tmp_path),
         "FAKE_DEVICES": "1",
     }
-    for _ in range(20):
+    for number in range(20):
         command = [sys.executable, "-c", HOLD, str(ledger), "40"]
         runs = [subprocess.Popen(command, env=environment) for _ in range(2)]
         deadline = time.monotonic() + 20
@@ -404,9 +412,9 @@ def test_runs_share_one_device(tmp_path: Path, record: Record) -> None:
             time.sleep(0.01)
         time.sleep(0.1)
         runs[0].kill()
-        tally.tried += 1
         for run in runs:
             run.wait()
+        tally.meet(number, runs[0].returncode == -signal.SIGKILL)
         if runs[1].returncode:
             tally.lost += 1
             tally.told.append("the other run did not get the device")
@@ -415,8 +423,7 @@ def test_runs_share_one_device(tmp_path: Path, record: Record) -> None:
             _, pid, what = line.split()
             # A holder that was killed never says that it is done.
             if what == "+" and holder not in (None, str(killed)):
-                tally.wrong += 1
-                tally.told.append(f"{pid} had the device while {holder} did")
+                tally.err(f"{pid} had the device while {holder} did")
             holder = pid if what == "+" else None
         ledger.unlink()
     record("two runs share one device, and one is killed", tally)

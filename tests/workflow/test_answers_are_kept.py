@@ -86,6 +86,13 @@ def equal_all_times_and_forget(project: Project) -> None:
         os.utime(path, (now, now))
 
 
+def clean(project: Project) -> None:
+    """Remove what can be made again."""
+    command = [sys.executable, "scripts/clean_run.py", "results/small", "--logs", "--exports"]
+    subprocess.run(command, cwd=project.folder, check=True, capture_output=True)
+    assert not list(project.results.glob("*/reference/expected/*")) and not (project.results / "logs").exists()
+
+
 CASES: dict[str, tuple[Callable[[Project], None], tuple[str, ...], dict[str, int]]] = {
     "template touched": (touch("prompts/tuner.md.j2"), (), {}),
     "template edited": (append("prompts/tuner.md.j2", "\nBe brief.\n"), (), {}),
@@ -118,6 +125,8 @@ CASES: dict[str, tuple[Callable[[Project], None], tuple[str, ...], dict[str, int
     "all sources' times renewed": (renew_all_times, (), {}),
     ".snakemake deleted": (delete(".snakemake"), (), {}),
     "all times equal, .snakemake deleted": (equal_all_times_and_forget, (), {}),
+    "cleaned": (clean, (), {}),
+    "cleaned, and judged again": (clean, ("--forcerun", "evaluate"), VERDICTS),
     "total_steps lowered": (
         lambda project: project.configure(total_steps=2),
         (),
@@ -126,7 +135,7 @@ CASES: dict[str, tuple[Callable[[Project], None], tuple[str, ...], dict[str, int
 }
 
 
-SLOW = ("extraction's code edited", "memory changed", "--forcerun propose")
+SLOW = ("extraction's code edited", "memory changed", "--forcerun propose", "cleaned, and judged again")
 """Cases that run much of what others run too."""
 
 

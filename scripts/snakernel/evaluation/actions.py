@@ -18,6 +18,8 @@ from flashinfer_bench.data import Definition, Workload
 from snakernel import dataset
 from snakernel.config import read_config
 from snakernel.errors import run_main
+from snakernel.evaluation.call import KILLED_CODE
+from snakernel.evaluation.candidate import KILLED
 from snakernel.evaluation.compare import CannotCompare
 from snakernel.evaluation.compare import compare as in_turns
 from snakernel.evaluation.judge import judge
@@ -67,6 +69,7 @@ def measure_reference(config: str, task_folder: str) -> int:
     )
     if solution is not None:
         evaluation = _judge(folder, str(solution), reference, Settings.of(settings), root)
+        code = _code(evaluation.error)
         if evaluation.correct:
             reference.baseline = solution.stem
             for record, result in zip(reference.workloads, evaluation.workloads, strict=True):
@@ -80,7 +83,7 @@ def measure_reference(config: str, task_folder: str) -> int:
         axes = ", ".join(f"{axis}={value}" for axis, value in one.axes.items())
         baseline = f", baseline {one.baseline.median_ms:.4f} ms" if one.baseline else ""
         print(f"{axes}: {one.latency.median_ms:.4f} ms, {one.latency.calls} calls{baseline}")
-    return 0
+    return code
 
 
 def evaluate(config: str, task_folder: str, kernel: str, out: str) -> int:
@@ -102,7 +105,7 @@ def evaluate(config: str, task_folder: str, kernel: str, out: str) -> int:
             hidden=[folder.resolve(), root / "solutions"],
         )
     write_model(out, evaluation)
-    return 0
+    return _code(evaluation.error)
 
 
 def confirm(config: str, task_folder: str, kernel: str, out: str) -> int:
@@ -118,8 +121,9 @@ def confirm(config: str, task_folder: str, kernel: str, out: str) -> int:
             "eval_timeout_s": settings.eval_timeout_s * max(1, settings.confirm_draws / settings.num_trials),
         }
     )
-    write_model(out, _judge(folder, kernel, reference, own, settings.dataset.resolve()))
-    return 0
+    evaluation = _judge(folder, kernel, reference, own, settings.dataset.resolve())
+    write_model(out, evaluation)
+    return _code(evaluation.error)
 
 
 def compare(config: str, task_folder: str, first: str, second: str, out: str) -> int:
@@ -141,7 +145,7 @@ def compare(config: str, task_folder: str, first: str, second: str, out: str) ->
         except CannotCompare as error:
             found = {"failed": error.args[0], "error": error.args[1]}
     write_text(out, json.dumps(found) + "\n")
-    return 0
+    return _code(str(found.get("error")))
 
 
 ACTIONS: dict[str, Callable[..., int]] = {
@@ -151,6 +155,10 @@ ACTIONS: dict[str, Callable[..., int]] = {
     "confirm": confirm,
     "compare": compare,
 }
+
+
+def _code(error: str) -> int:
+    return KILLED_CODE if KILLED in error else 0
 
 
 def _task(folder: Path) -> tuple[Definition, list[Workload]]:

@@ -15,6 +15,8 @@ from snakernel.evaluation.devices import one_device
 from snakernel.evaluation.environment import clean_environment
 
 SCRIPT = Path(__file__).parents[2] / "evaluator.py"
+KILLED_CODE = 75
+"""Exit code of an action whose kernel was killed: by itself, or by what has nothing to do with it."""
 
 
 def parent_of(config: Config, variables: dict[str, str]) -> warm.Parent | None:
@@ -27,6 +29,7 @@ def call_evaluator(config: Config, action: str, arguments: dict[str, str], *, on
     """Run an action of :mod:`snakernel.evaluation.actions` and wait for it; its output is this process's.
 
     It runs in an environment without keys, and on a CUDA device that is its own meanwhile (``local``), or on Modal.
+    Where a kernel was killed it runs once more, since machines kill more often than kernels do themselves.
 
     Args:
         config: the run's configuration.
@@ -44,6 +47,14 @@ def call_evaluator(config: Config, action: str, arguments: dict[str, str], *, on
         from snakernel.evaluation import modal_backend
 
         return modal_backend.call(config, action, arguments)
+    code = _call(config, action, arguments, on_device)
+    if code == KILLED_CODE:
+        print("the kernel was killed, perhaps by the machine: once more", file=sys.stderr, flush=True)
+        code = _call(config, action, arguments, on_device)
+    return 0 if code == KILLED_CODE else code
+
+
+def _call(config: Config, action: str, arguments: dict[str, str], on_device: bool) -> int:
     # Triton reads its variable when it decorates a kernel.
     variables = {} if config.eval_backend == "local" else {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
     with one_device() if on_device and config.eval_backend == "local" else nullcontext() as device:

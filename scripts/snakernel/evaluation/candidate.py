@@ -62,6 +62,10 @@ class CandidateError(Exception):
     """What the kernel raised, as text."""
 
 
+KILLED = "the kernel's process was ended by signal SIGKILL"
+"""What is said of a process that somebody killed: the machine that had no memory left, a person, or itself."""
+
+
 class CandidateDied(Exception):
     """The candidate's process is gone, or said what is no answer."""
 

@@ -1,0 +1,34 @@
+"""A kernel whose process is killed: by itself, or by what has nothing to do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from evaluating import Bench
+from snakernel.evaluation.verdict import Evaluation
+from snakernel.files import read_model
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    made = Bench(tmp_path_factory.mktemp("killed")).prepare()
+    yield made
+    made.close()
+
+
+def test_what_something_else_kills_is_judged_again(bench: Bench) -> None:
+    kernel = (bench.folder / "kernel.py").read_text()
+    (bench.folder / "slow.py").write_text("import time\n\ntime.sleep(1)\n" + kernel)
+    caller = bench.start("slow.py")
+    (judge,) = bench.parents()[0].children()
+    judge.children()[0].kill()
+    assert caller.wait(timeout=60) == 0
+    assert read_model(bench.folder / "evaluation.json", Evaluation).correct
+
+
+def test_what_kills_itself_is_at_fault(bench: Bench) -> None:
+    (bench.folder / "killed.py").write_text("import os\n\nos.kill(os.getpid(), 9)\n")
+    evaluation = bench.judge(kernel="killed.py")
+    assert evaluation.status == "COMPILE_ERROR"
+    assert evaluation.error == "the kernel's process was ended by signal SIGKILL"
