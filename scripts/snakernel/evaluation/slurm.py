@@ -119,8 +119,7 @@ def release(config: Config) -> None:
     if config.slurm_job is None or shutil.which("scancel") is None or not folder_of(config).is_dir():
         return
     _run(["scancel", "--quiet", f"--user={os.getuid()}", f"--name={job_name(config)}"])
-    for ready in folder_of(config).glob("*.json"):
-        ready.unlink(missing_ok=True)
+    shutil.rmtree(folder_of(config), ignore_errors=True)
 
 
 def hold(config: Config) -> None:
