@@ -46,7 +46,7 @@ localrules:
     export_crate,
 
 
-if SETTINGS.eval_backend == "modal":
+if SETTINGS.eval_backend == "modal" or SETTINGS.slurm_job:
 
     localrules:
         measure_reference,

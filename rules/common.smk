@@ -16,6 +16,7 @@ from snakernel.config import LIMITS, config_yaml, load_config, read_config
 from snakernel.dataset import baseline_solution, read_tasks
 from snakernel.errors import UserError
 from snakernel.evaluation.modal_backend import check_gpu, check_modal
+from snakernel.evaluation.slurm import check_slurm, release
 from snakernel.evaluation.verdict import Evaluation
 from snakernel.files import digest, read_model, write_text
 from snakernel.jobs import set_job_environment
@@ -240,11 +241,14 @@ def check_key():
 
 
 def check_device():
-    """Where a GPU will be rented, Modal must be there to ask before anything runs; a finished run needs none."""
+    """Where Modal or SLURM gives the GPU, it must be there to ask before anything runs; a finished run needs none."""
     finished = all(exists(f"{RESULTS}/{task}/best/confirmation.json") for task in TASKS)
-    if SETTINGS.eval_backend == "modal" and not finished:
+    if not finished:
         try:
-            check_modal(SETTINGS)
+            if SETTINGS.eval_backend == "modal":
+                check_modal(SETTINGS)
+            if SETTINGS.slurm_job:
+                check_slurm(SETTINGS)
         except UserError as error:
             raise WorkflowError(str(error)) from None
 
@@ -273,8 +277,10 @@ onstart:
 
 
 onsuccess:
+    release(SETTINGS)
     show_summary()
 
 
 onerror:
+    release(SETTINGS)
     show_summary()

@@ -61,7 +61,10 @@ def main() -> int:
             # A step's kernel is the model's: nobody else's gets its verdict.
             _ = Step(arguments.kernel.parent).kernel
         return judge(config, arguments.config, arguments.task_folder, arguments.kernel, arguments.out)
-    with tempfile.TemporaryDirectory(prefix="snakernel-by-hand-") as scratch:
+    shared = config.results if config.slurm_job else None  # the job is on another machine
+    if shared:
+        shared.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="snakernel-by-hand-", dir=shared) as scratch:
         config_path = Path(scratch) / "config.yaml"
         write_text(config_path, config_yaml(config))
         code, folder = prepare_by_hand(config, config_path, arguments.definition, Path(scratch))

@@ -10,7 +10,7 @@ from snakernel.config import read_config
 from snakernel.dataset import read_tasks
 from snakernel.errors import run_main
 from snakernel.files import write_model, write_text
-from snakernel.summary import print_summary, summarize, summary_csv
+from snakernel.summary import print_report, print_summary, summarize, summary_csv
 
 
 def main() -> None:
@@ -33,6 +33,7 @@ def main() -> None:
             partial.with_name(f"{partial.name}{suffix}").unlink(missing_ok=True)
     if arguments.show:
         print_summary(summary, place.with_name(f"{place.name}.csv"))
+        print_report(summary, config.results)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -188,6 +189,11 @@ class Config(BaseModel):
     modal_price: float | None = Field(default=None, ge=0)
     """modal: US dollars a second of the GPU, for the estimate in each verdict; null takes the list's, where it has
     one."""
+    slurm_job: str | None = None
+    """Options of sbatch for a job that stays and in which all kernels of the run are judged, such as --gpus=1
+    --time=4:00:00 --mem=32G (docs/clusters.md); null: no such job."""
+    slurm_idle_s: float = Field(default=600.0, gt=0)
+    """slurm_job: seconds that the job waits for the next kernel before it gives its GPU back."""
     eval_timeout_s: float = Field(default=60.0, gt=0)
     """Seconds that building a kernel, or all calls of one workload, may take before its processes are killed."""
     baseline_author: str = "baseline"
@@ -265,6 +271,7 @@ class Config(BaseModel):
         "prompts_path",
         "lessons_from",
         "sweep_path",
+        "slurm_job",
         "export_author",
     )
     @classmethod
@@ -312,6 +319,16 @@ class Config(BaseModel):
         for key in ("islands", "sweep_steps", "lessons_from_siblings"):
             if self.agent_type == "sweep" and getattr(self, key) != Config.model_fields[key].default:
                 raise ValueError(f"{key}: is for agent_type iterative and evolve, a sweep has none")
+        return self
+
+    @model_validator(mode="after")
+    def _slurm_job_has_options(self) -> Config:
+        if self.slurm_job is not None and self.eval_backend == "modal":
+            raise ValueError("slurm_job: is for eval_backend local and cpu, not for modal")
+        try:
+            shlex.split(self.slurm_job or "")
+        except ValueError as error:
+            raise ValueError(f"slurm_job: {self.slurm_job!r} is not a line of options: {error}") from None
         return self
 
     @model_validator(mode="after")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from snakernel.config import Config
 from snakernel.dataset import Task
+from snakernel.errors import UserError
 from snakernel.evaluation.verdict import Confirmation, Status
 from snakernel.files import read_model
 from snakernel.history import Step, step
@@ -111,13 +114,33 @@ class Summary(Model):
         return all(row.status in ("done", "stopped") for row in self.tasks)
 
 
+class MergedTask(TaskSummary):
+    """One task of several runs."""
+
+    run: str
+    """The folder of the run that it is of."""
+
+
+class MergedSummary(Summary):
+    """Several runs over different tasks in one table."""
+
+    tasks: list[MergedTask]
+
+
+AnySummary = TypeVar("AnySummary", bound=Summary)
+
+
 def summarize(config: Config, tasks: list[Task]) -> Summary:
     """Read what a run has reached so far; a task that is not complete says why."""
-    rows = [summarize_task(config, task) for task in tasks]
+    return total(Summary, config.run_name, [summarize_task(config, task) for task in tasks])
+
+
+def total(kind: type[AnySummary], run: str, rows: Sequence[TaskSummary]) -> AnySummary:
+    """The tasks' rows with what they come to."""
     speedups = [row.best_speedup for row in rows if row.best_speedup is not None]
     costs = [row.cost_usd for row in rows]
-    return Summary(
-        run=config.run_name,
+    return kind(
+        run=run,
         correct_count=len(speedups),
         total_count=len(rows),
         sum_speedup=sum(speedups),
@@ -128,8 +151,32 @@ def summarize(config: Config, tasks: list[Task]) -> Summary:
         cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
         lost_requests=sum(row.lost_requests for row in rows),
         lost_usd=sum(row.lost_usd for row in rows),
-        tasks=rows,
+        tasks=list(rows),
     )
+
+
+def merge_summaries(folders: list[Path]) -> MergedSummary:
+    """The summaries of several runs, over different tasks, as one. A run that goes on counts as far as it was told.
+
+    Raises:
+        UserError: a folder has no summary, or a task is in two of the runs.
+    """
+    rows: dict[str, MergedTask] = {}
+    for folder in folders:
+        # The partial one is there only while not all tasks are done, and then it is the later one.
+        files = [folder / f"{name}.json" for name in ("summary.partial", "summary")]
+        found = next((file for file in files if file.is_file()), None)
+        if found is None:
+            config = folder / "config.yaml"
+            raise UserError(f"{folder}: has no summary.json; `python scripts/summarize.py --config {config}` makes it")
+        for row in read_model(found, Summary).tasks:
+            if row.task in rows:
+                raise UserError(
+                    f"{row.task}: is a task of {rows[row.task].run} and of {folder}; "
+                    "runs that are merged have no task in common (scripts/compare.py is for those that have)"
+                )
+            rows[row.task] = MergedTask(run=str(folder), **row.model_dump())
+    return total(MergedSummary, " + ".join(map(str, folders)), list(rows.values()))
 
 
 def summarize_task(config: Config, task: Task) -> TaskSummary:
@@ -246,7 +293,7 @@ def why_failed(config: Config, task: Task, number: int) -> str | None:
 def summary_csv(summary: Summary) -> str:
     """The tasks as CSV, a line each."""
     text = io.StringIO()
-    columns = list(TaskSummary.model_fields)
+    columns = list((MergedTask if isinstance(summary, MergedSummary) else TaskSummary).model_fields)
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     for row in summary.tasks:
@@ -256,8 +303,8 @@ def summary_csv(summary: Summary) -> str:
     return text.getvalue()
 
 
-def print_summary(summary: Summary, details: Path) -> None:
-    """The table at the end of a run."""
+def print_summary(summary: Summary, details: Path | None) -> None:
+    """The tasks as a table, and what they come to."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -293,12 +340,15 @@ def print_summary(summary: Summary, details: Path) -> None:
     console.print(
         f"Correct count {summary.correct_count}, total count {summary.total_count}, accuracy {summary.accuracy:.3g}, "
         f"sum of speedups {summary.sum_speedup:.3g}, average speedup {summary.average_speedup:.3g}, {cost}; "
-        f"measured on {', '.join(devices) or 'nothing yet'}. Details: {details}",
+        f"measured on {', '.join(devices) or 'nothing yet'}." + (f" Details: {details}" if details else ""),
         soft_wrap=True,
     )
-    folder = details.parent
+
+
+def print_report(summary: Summary, folder: Path) -> None:
+    """Where a run's report is, or how it is made of what there is."""
     if summary.complete:
-        console.print(f"Report: {folder / 'report' / 'index.html'}; as one file: snakemake --report report.html")
+        print(f"Report: {folder / 'report' / 'index.html'}; as one file: snakemake --report report.html")
     else:
         config = shlex.quote(str(folder / "config.yaml"))
-        console.print(f"Report of what there is: python scripts/write_report.py --config {config}", soft_wrap=True)
+        print(f"Report of what there is: python scripts/write_report.py --config {config}")

@@ -84,10 +84,11 @@ class Node:
         """All jobs since the start, by SLURM's own record."""
         fields = ("JobID", "State", "StartTime", "EndTime", "tres-per-job", "Comment")
         lines = self.run("squeue", "-h", "-t", "all", "-O", ",".join(f"{field}:200" for field in fields)).splitlines()
-        return [
+        found = [
             {field: line[200 * number : 200 * (number + 1)].strip() for number, field in enumerate(fields)}
             for line in lines
         ]
+        return sorted(found, key=lambda job: int(job["JobID"]))
 
 
 @contextmanager

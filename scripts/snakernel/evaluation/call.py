@@ -1,4 +1,5 @@
-"""Where scripts call the evaluator: in a fork of the warm parent, in a process of its own, or on Modal."""
+"""Where scripts call the evaluator: in a fork of the warm parent, in a process of its own, in a job of SLURM's that
+stays, or on Modal."""
 
 from __future__ import annotations
 
@@ -28,8 +29,9 @@ def parent_of(config: Config, variables: dict[str, str]) -> warm.Parent | None:
 def call_evaluator(config: Config, action: str, arguments: dict[str, str], *, on_device: bool = True) -> int:
     """Run an action of :mod:`snakernel.evaluation.actions` and wait for it; its output is this process's.
 
-    It runs in an environment without keys, and on a CUDA device that is its own meanwhile (``local``), or on Modal.
-    Where a kernel was killed it runs once more, since machines kill more often than kernels do themselves.
+    It runs in an environment without keys, and on a CUDA device that is its own meanwhile (``local``), or elsewhere
+    (``slurm_job``, ``modal``). Where a kernel was killed it runs once more, since machines kill more often than kernels
+    do themselves.
 
     Args:
         config: the run's configuration.
@@ -41,12 +43,16 @@ def call_evaluator(config: Config, action: str, arguments: dict[str, str], *, on
         The action's exit code.
 
     Raises:
-        UserError: ``local`` without a CUDA device; ``modal`` that cannot be asked, or fails.
+        UserError: ``local`` without a CUDA device; SLURM or Modal that cannot be asked, or fails.
     """
     if on_device and config.eval_backend == "modal":
         from snakernel.evaluation import modal_backend
 
         return modal_backend.call(config, action, arguments)
+    if on_device and config.slurm_job is not None:
+        from snakernel.evaluation import slurm
+
+        return slurm.call(config, action, arguments)
     code = _call(config, action, arguments, on_device)
     if code == KILLED_CODE:
         print("the kernel was killed, perhaps by the machine: once more", file=sys.stderr, flush=True)
