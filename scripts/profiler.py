@@ -23,17 +23,17 @@ def main() -> None:
     if arguments.profiled:
         return run(request, arguments.folder / "kernel")
     home = arguments.folder / "ncu"
-    sandbox = plan(request, arguments.folder)
     os.environ.update(HOME=str(home), TMPDIR=str(home))
     os.chdir(home)
-    sandbox.enter(profiler=True)
+    sandbox(request, arguments.folder).enter(profiler=True)
     command = [*request["ncu"], sys.executable, __file__, "--folder", str(arguments.folder), "--profiled"]
     os.execv(command[0], command)
 
 
-def plan(request: dict, scratch: Path) -> Sandbox:
+def sandbox(request: dict, scratch: Path) -> Sandbox:
     """What may be touched, of the machine and of a folder for itself."""
-    return Sandbox.plan(scratch, [Path(path) for path in request["blobs"]], [Path(path) for path in request["hidden"]])
+    planned = request["sandbox"]
+    return Sandbox(scratch, [Path(path) for path in planned["readable"]], planned["abi"], planned["no_network"])
 
 
 def run(request: dict, scratch: Path) -> None:
@@ -48,7 +48,7 @@ def run(request: dict, scratch: Path) -> None:
     solution = Solution(**request["solution"])
     limit_resources()
     own_folders(scratch)
-    plan(request, scratch).enter_profiled()
+    sandbox(request, scratch).enter_profiled()
     runnable = BuilderRegistry.get_instance().build(definition, solution)
     values = draw_inputs(definition, workload, request["seed"], "cuda", Path(request["dataset"]))
     if solution.spec.destination_passing_style:

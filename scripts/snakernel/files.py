@@ -228,6 +228,18 @@ def explain(error: ValidationError) -> str:
     return "; ".join(faults)
 
 
+def build_models() -> None:
+    """Build all models that were imported so far, which their first use does otherwise: once, before many forks."""
+    from pydantic import BaseModel
+
+    kinds = BaseModel.__subclasses__()
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        if not kind.__pydantic_complete__:
+            kind.model_rebuild(raise_errors=False)
+
+
 def digest(*paths: Path | str) -> str:
     """A short content hash of files and of all Python files below folders: the code that a derived rule runs."""
     return digest_texts(

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from snakernel.errors import run_main
-from snakernel.files import digest, digest_texts
+from snakernel.files import build_models, digest, digest_texts
 from snakernel.processes import adopt_orphans, die_with
 
 RUN_PID = "SNAKERNEL_RUN_PID"
@@ -220,6 +220,7 @@ class Server:
         """Serve until idle for too long, or until the run has ended."""
         import psutil  # noqa: F401  (before the first fork)
 
+        build_models()
         gc.collect()
         gc.freeze()  # what is here stays: to look for garbage in it would only copy it into each fork
         # What a fork's children leave behind when it was killed becomes a child of this process.
@@ -301,17 +302,16 @@ class Server:
             if scratch is not None:
                 tempfile.tempdir = scratch
             others = [job.connection for job in self._jobs.values()]
-            self._fork(parent, request, descriptors, [listener, connection, *others])
+            self._fork(parent, request, descriptors, connection, [listener, *others])
         for descriptor in descriptors:
             os.close(descriptor)
         return _Job(pid, os.pidfd_open(pid), connection, scratch)
 
     def _end(self, job: _Job) -> None:
-        """Tell the caller how its fork ended, and kill what is left of it."""
+        """Tell the caller how its fork ended, where that did not say so itself, and kill what is left of it."""
         _, status = os.waitpid(job.pid, 0)
         os.close(job.pidfd)
-        with contextlib.suppress(OSError):
-            job.connection.sendall(json.dumps({"code": os.waitstatus_to_exitcode(status)}).encode() + b"\n")
+        _answer(job.connection, os.waitstatus_to_exitcode(status))
         job.connection.close()
         import psutil
 
@@ -348,13 +348,20 @@ class Server:
             with contextlib.suppress(psutil.Error):
                 process.kill()
 
-    def _fork(self, parent: int, request: dict[str, Any], descriptors: list[int], sockets: list[socket.socket]) -> None:
+    def _fork(
+        self,
+        parent: int,
+        request: dict[str, Any],
+        descriptors: list[int],
+        caller: socket.socket,
+        others: list[socket.socket],
+    ) -> None:
         """In the fork: become the caller's process, carry the request out, and exit with its code."""
         code = 1
         try:
             die_with(parent)
             os.setsid()
-            for one in sockets:
+            for one in others:
                 one.close()
             os.dup2(descriptors[0], 1)
             os.dup2(descriptors[1], 2)
@@ -374,7 +381,14 @@ class Server:
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
                 sys.stderr.flush()
+            # The caller need not wait while the system takes this process down, which takes CUDA's a while.
+            _answer(caller, code)
             os._exit(code)
+
+
+def _answer(caller: socket.socket, code: int) -> None:
+    with contextlib.suppress(OSError):  # it is gone, or has its answer
+        caller.sendall(json.dumps({"code": code}).encode() + b"\n")
 
 
 def _is_confined(pid: int) -> bool:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snakernel.evaluation import inputs as drawing
-from snakernel.evaluation.sandbox import NOBODY, blob_folders
+from snakernel.evaluation.sandbox import NOBODY, Sandbox, blob_folders
 from snakernel.evaluation.verdict import Profile, ProfiledKernel, WorkloadResult
 
 if TYPE_CHECKING:
@@ -103,14 +103,19 @@ def profile(
     scratch = Path(tempfile.mkdtemp(prefix="snakernel-profile-"))
     told = Profile(axes=results[index].axes)
     try:
+        # Planned here: whoever is confined cannot look around any more.
+        sandbox = Sandbox.plan(scratch, blob_folders([workloads[index]], dataset), hidden)
         request = {
             "definition": definition.model_dump(mode="json"),
             "solution": solution.model_dump(mode="json"),
             "workload": workloads[index].model_dump(mode="json"),
             "seed": drawing.draw_seed(seed, workloads[index], 0),
             "dataset": str(dataset),
-            "blobs": [str(path) for path in blob_folders([workloads[index]], dataset)],
-            "hidden": [str(path) for path in hidden],
+            "sandbox": {
+                "readable": [str(path) for path in sandbox.readable],
+                "abi": sandbox.abi,
+                "no_network": sandbox.no_network,
+            },
             "ncu": [ncu, "--log-file", str(scratch / "ncu" / "log.csv"), *options()],
         }
         (scratch / "request.json").write_text(json.dumps(request))
