@@ -40,7 +40,10 @@ KEYS = {
 
 
 class Service:
-    """Answers of different lengths; told how often a prompt was asked, it fails as a seeded draw says."""
+    """Answers of different lengths; told how often a prompt was asked, it fails as a seeded draw says.
+
+    No prompt more than four times, so that none of the steps that ask it is given up.
+    """
 
     def __init__(self, failing: float, delay_s: float):
         self.failing, self.delay_s = failing, delay_s
@@ -48,6 +51,7 @@ class Service:
         self.tokens: list[int] = []
         """Of each request that arrived: those of its answer, and none where it has none."""
         self.asked: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -56,10 +60,12 @@ class Service:
             self.arrived.append(time.monotonic())
             self.tokens.append(0)
             number = len(self.arrived)
-            self.asked[received.prompt] += 1
-            attempt = self.asked[received.prompt]
-        draw = random.Random(f"{received.prompt} {attempt}")
-        if draw.random() < self.failing and attempt < 4:
+            prompt = f"{received.body.get('instructions')} {received.prompt}"
+            self.asked[prompt] += 1
+            draw = random.Random(f"{prompt} {self.asked[prompt]}")
+            fails = draw.random() < self.failing and self.failed[prompt] < 4
+            self.failed[prompt] += fails
+        if fails:
             name = draw.choice(["429", "529", "500", "reset", "cut", "truncated", "error", "slow"])
             with self._lock:
                 self.faults[name] += 1
@@ -120,13 +126,15 @@ def files_of(project: Project) -> int:
 def test_a_run_against_a_service_that_fails(tmp_path: Path) -> None:
     """12 tasks of 10 steps, 8 questions at once, a fifth of all requests fails; both limits a minute bind.
 
-    Five steps of a task start from the same state, so that more is to be asked than the limits let pass, however slow
-    the machine judges.
+    Five steps of a task start from the same state, and each task's kernel is judged once, so that more is to be asked
+    than the limits let pass, however slow the machine is.
     """
     tasks, steps, per_minute, tokens, in_flight = 12, 10, 20, 50_000, 6
     service = Service(failing=0.2, delay_s=0.3)
     limits = {"requests_per_minute": per_minute, "tokens_per_minute": tokens, "requests_in_flight": in_flight}
-    project = make_project(tmp_path / "project", tasks, total_steps=steps, parallel_proposals=5, **KEYS, **limits)
+    project = make_project(
+        tmp_path / "project", tasks, total_steps=steps, parallel_proposals=5, reject_duplicates=True, **KEYS, **limits
+    )
     with LLMServer(service) as server:
         environment = server.environment() | {"SNAKERNEL_LOCKS": str(tmp_path)}
         begun = time.monotonic()
