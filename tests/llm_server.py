@@ -73,6 +73,8 @@ class Reply:
     """Whether tokens are told at all."""
     details: bool = True
     """Whether usage tells more than input and output."""
+    repeats: bool = True
+    """Whether the last event of Responses holds the text again, as OpenAI's does."""
     pieces: list[str] | None = None
     """The text as it is cut into events; None: in two."""
     status: int = 200
@@ -576,6 +578,7 @@ def _response_stream(received: Received, reply: Reply) -> Iterator[tuple[str | N
         events.append(({"type": kind, **place, "delta": piece}, True))
     if isinstance(reply.error, dict) and reply.fault is None:
         response |= {"status": "failed", "error": reply.error, "output": [], "usage": None}
+    response |= {} if reply.repeats else {"output": []}
     events.append(({"type": f"response.{response['status']}", "response": response}, False))
     for number, (data, is_text) in enumerate(events):
         yield data["type"], data | {"sequence_number": number}, is_text

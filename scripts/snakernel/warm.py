@@ -266,7 +266,7 @@ class Server:
                     # The caller is gone, or says what callers never say: nobody waits for this fork.
                     poller.unregister(descriptor)
                     self._kill(self._jobs[descriptor].pid)
-        for suffix in (".token", ".log", ".sock"):
+        for suffix in (".token", ".log", ".lock", ".sock"):
             self.path.with_suffix(suffix).unlink(missing_ok=True)
 
     def _begin(self, connection: socket.socket, listener: socket.socket, ended: bool) -> _Job | None:

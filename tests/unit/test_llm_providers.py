@@ -14,11 +14,12 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
+import openai
 import pytest
 from llm_server import LLMServer, Reply
 from snakernel.errors import UserError
 from snakernel.llm import retry
-from snakernel.llm.base import Answer, Request, Usage
+from snakernel.llm.base import USER_PART, Answer, Request, Usage
 from snakernel.llm.prices import cost_usd
 from snakernel.llm.providers import check_credentials, create_provider
 
@@ -140,6 +141,24 @@ def test_request(server, ask, case):
     assert (received.body["temperature"], received.body["stream"], received.prompt) == (0.5, True, "write")
     key = server.environment()[f"{'ANTHROPIC' if case is CLAUDE else case.api_type.upper()}_API_KEY"]
     assert received.headers["authorization"] == f"Bearer {key}"
+
+
+def test_what_is_posted_to_responses_is_what_the_sdks_own_method_posts(server, ask):
+    """The provider posts by itself, as the method makes a schema of each kind of event."""
+    values = {"prompt": f"you\n{USER_PART}\nwrite", "effort": "low"}
+    ask(RESPONSES, temperature=0.5, fields=values)
+    client = openai.OpenAI(max_retries=0)
+    parameters = {"model": RESPONSES.model, "input": "write", "instructions": "you", "temperature": 0.5}
+    parameters |= {"max_output_tokens": 1000, "reasoning": {"effort": "low"}, "store": False, "stream": True}
+    client.responses.create(**parameters, timeout=600).close()
+    ours, theirs = server.requests
+    assert (ours.path, ours.body) == (theirs.path, theirs.body)
+    assert ours.headers == theirs.headers | {"x-stainless-read-timeout": ours.headers["x-stainless-read-timeout"]}
+
+
+def test_text_that_only_the_pieces_hold(server, ask):
+    server.script(Reply(text="a whole kernel", repeats=False))
+    assert ask(RESPONSES).text == "a whole kernel"
 
 
 def test_request_id(server, ask):

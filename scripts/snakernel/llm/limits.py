@@ -25,6 +25,10 @@ from snakernel.errors import UserError
 FOLDER = "SNAKERNEL_LOCKS"
 """Environment variable: where the files are; default the system's folder for temporary files."""
 
+ARRIVES_S = 2.0
+"""Seconds that a request may take to the service, which counts it when it arrives: the window is so much longer here,
+or one that was slow would share its window there with one too many."""
+
 POLL_S = 0.05
 """Seconds between two looks at whether a request in flight has ended."""
 
@@ -53,7 +57,8 @@ class Limits:
         folder: Path | None = None,
         sleep: Callable[[float], object] = time.sleep,
     ):
-        self.requests, self.tokens, self.in_flight, self.window_s = requests, tokens, in_flight, window_s
+        self.requests, self.tokens, self.in_flight = requests, tokens, in_flight
+        self.window_s = window_s + ARRIVES_S
         self._path = (folder or own_folder()) / re.sub(r"[^\w.-]+", "_", name)
         self._sleep = sleep
         self._slot: FileLock | None = None
