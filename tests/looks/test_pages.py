@@ -188,6 +188,7 @@ def test_snakemakes_report(project: Project, tab: Tab) -> None:
     assert tab.drawn(frame) == 3
     assert fits(frame)
     width = tab.page.viewport_size["width"]
+    assert width < 1000 or frame.evaluate(WIDER) == 0
     assert frame.evaluate("window.innerWidth") >= min(width, 390) * 0.9
     picture(tab, "snakemake-report")
     tab.tooltip(frame)
