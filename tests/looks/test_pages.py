@@ -30,6 +30,16 @@ pytestmark = [
 ]
 LAPTOP, PHONE = (1280, 800), (390, 844)
 TASK = "rmsnorm_rmsnorm_test_1"
+CUT_OFF = """[...document.querySelectorAll('.chart svg')].flatMap((svg) => {
+  const place = svg.getBoundingClientRect();
+  return [...svg.querySelectorAll('text')].filter((text) => {
+    const own = text.getBoundingClientRect();
+    return own.left < place.left - 1 || own.right > place.right + 1 || own.bottom > place.bottom + 1;
+  }).map((text) => text.textContent);
+})"""
+"""Texts of plots that reach out of them."""
+WIDER = "[...document.querySelectorAll('.scroll')].filter((place) => place.scrollWidth > place.clientWidth).length"
+"""How many tables are wider than their place."""
 
 
 @dataclass
@@ -61,7 +71,20 @@ class Tab:
             "charts => charts.map(c => c.querySelectorAll('svg .mark-symbol path, svg .mark-line path').length)",
         )
         assert all(marks), marks
+        assert frame.evaluate(CUT_OFF) == []
         return len(marks)
+
+    def tooltip(self, frame: Any) -> None:
+        """A plot's point tells its values, beside the pointer."""
+        point = frame.locator(".chart:visible svg .mark-symbol path").last
+        point.scroll_into_view_if_needed()
+        place = point.bounding_box()
+        self.page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+        tip = frame.locator("#tip")
+        tip.wait_for()
+        assert "speedup" in tip.inner_text()
+        shown = tip.bounding_box()
+        assert abs(shown["y"] - place["y"]) < 200 and shown["x"] + shown["width"] <= self.page.viewport_size["width"]
 
     def check(self) -> None:
         """No error on the console, and nothing asked of any network."""
@@ -136,12 +159,15 @@ def test_the_page(project: Project, tab: Tab) -> None:
     frame = tab.frame()
     assert tab.drawn(frame) == 3
     assert fits(frame)
+    assert tab.page.viewport_size["width"] < 1000 or frame.evaluate(WIDER) == 0
     assert serious(tab) == []
     picture(tab, "overview")
+    tab.tooltip(frame)
     frame.click(f'a[data-page="{TASK}"]')
     assert frame.inner_text("#task h1") == TASK
     assert tab.drawn(frame) == 6
     assert fits(frame)
+    assert tab.page.viewport_size["width"] < 1000 or frame.evaluate(WIDER) == 0
     assert serious(tab) == []
     picture(tab, "task")
     tab.page.go_back()
@@ -162,8 +188,10 @@ def test_snakemakes_report(project: Project, tab: Tab) -> None:
     assert tab.drawn(frame) == 3
     assert fits(frame)
     width = tab.page.viewport_size["width"]
+    assert width < 1000 or frame.evaluate(WIDER) == 0
     assert frame.evaluate("window.innerWidth") >= min(width, 390) * 0.9
     picture(tab, "snakemake-report")
+    tab.tooltip(frame)
     frame.click(f'a[data-page="{TASK}"]')
     assert tab.drawn(frame) == 6
     frame.click('#task a[data-page=""]')

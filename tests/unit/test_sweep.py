@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 from declare_tunables import declare
 from snakernel.config import load_config
 from snakernel.errors import UserError
@@ -18,6 +21,7 @@ from snakernel.skipping import NotAsked
 from unit.test_prompts import CONFIG, TASK, add_step, folder
 
 __all__ = ["folder"]
+GEMM_TUNED = ("BLOCK_SIZE_M", "BLOCK_SIZE_K", "NUM_STAGES", "NUM_WARPS")
 KERNEL = '''"""Größe."""
 TUNABLES = {"BLOCK": [64, 16, 32], "FAST": [True, False], "MODE": ["a", "b"]}
 BLOCK: int = 32; FAST = True
@@ -236,3 +240,25 @@ def test_tunables_are_declared_for_what_stands_in_launches() -> None:
     assert declare(declared, "kernel.py") == declared
     with pytest.raises(UserError, match="nothing to tune"):
         declare("def run(): pass\n", "kernel.py")
+
+
+def test_a_block_that_covers_a_constant_axis_is_not_tunable() -> None:
+    """512 is the next power of two of the axis; 256 is in a loop, so it may be any; without axes, all are declared."""
+    code = LAUNCHES.replace("    BLOCK_IN = 7", "    tl.arange(0, BLOCK_M)").replace("BLOCK=512", "BLOCK_N=512")
+    code = code.replace("    pass\n", "    for n in range(0, 256, BLOCK): pass\n", 1)
+    declared = declare(code, "kernel.py", {"M": None, "N": 300, "K": 256})
+    assert "# BLOCK_N = 512 is not among them: it spans the axis N = 300.\n" in declared
+    assert "TUNED_BLOCK_N" not in declared and "        BLOCK_N=512, num_warps=TUNED_NUM_WARPS," in declared
+    assert read_tunables(declared).values["TUNED_BLOCK"] == 256
+    assert "TUNED_BLOCK_N = 512\n" in declare(code, "kernel.py")
+
+
+def test_blocks_of_real_kernels_that_cover_an_axis(real_data: Path, tmp_path: Path) -> None:
+    """gemm_n128's kernel takes all of N at once, fused_add_rmsnorm's a whole row; the attention's goes by tiles."""
+    command = [sys.executable, str(REPOSITORY / "scripts" / "declare_tunables.py")]
+    subprocess.run([*command, "--solutions", str(real_data / "solutions"), "--out", str(tmp_path)], check=True)
+    space = {path.stem: read_tunables(path.read_text()).space for path in tmp_path.glob("*.py")}
+    assert set(space["gemm_n128_k2048"]) == {f"TUNED_{name}" for name in GEMM_TUNED}
+    assert "TUNED_BLOCK_SIZE_N" in space["gemm_n2048_k4096"]
+    assert set(space["fused_add_rmsnorm_h7168"]) == {"TUNED_NUM_WARPS", "TUNED_NUM_STAGES"}
+    assert "TUNED_BLOCK_T" in space["gqa_paged_decode_h32_kv8_d128_ps1"]

@@ -26,9 +26,18 @@ SERIES = {"this kernel": "#1a7f37", "reference": "#57606a", "baseline": "#0969da
 CONFIG = {
     "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif",
     "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": 500, "gridColor": "#eaeef2", "tickCount": 6},
-    "legend": {"orient": "bottom", "labelFontSize": 12, "title": None, "columns": 3, "symbolSize": 90},
+    "legend": {
+        "orient": "bottom",
+        "labelFontSize": 12,
+        "title": None,
+        "columns": {"expr": "containerSize()[0] < 480 ? 2 : 4"},
+        "symbolSize": 90,
+    },
     "view": {"stroke": None},
 }
+HEIGHT = 250
+NAMES = {"labelExpr": "truncate(datum.label, max(16, containerSize()[0] / 16), 'center')", "labelLimit": 400}
+"""An axis of names: long ones lose their middle, since tasks of an operator differ at the end."""
 
 
 def step_charts(task: TaskReport) -> list[tuple[str, Spec]]:
@@ -158,7 +167,7 @@ def best_of_tasks(run: RunReport) -> Spec:
                         "type": "nominal",
                         "title": None,
                         "sort": {"field": "speedup", "op": "max", "order": "descending"},
-                        "axis": {"labelLimit": {"expr": "containerSize()[0] * 0.42"}, "grid": True},
+                        "axis": {**NAMES, "grid": True},
                     },
                     "x": axis("speedup", "speedup (log)", scale={"type": "log", "nice": True}),
                     **marks("against", shown),
@@ -172,7 +181,7 @@ def best_of_tasks(run: RunReport) -> Spec:
             },
         ],
     )
-    return spec | {"height": 60 + 20 * len({one["task"] for one in values})}
+    return spec | {"height": max(HEIGHT, 60 + 20 * len({one["task"] for one in values}))}
 
 
 def speedup_over_cost(run: RunReport) -> tuple[str, Spec]:
@@ -256,7 +265,7 @@ def chart(description: str, values: list[dict[str, Any]], **parts: Any) -> Spec:
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
         "description": description,
         "width": "container",
-        "height": 230,
+        "height": HEIGHT,
         "autosize": {"type": "fit", "contains": "padding"},
         "config": CONFIG,
         "data": {"values": [{name: rounded(value) for name, value in record.items()} for record in values]},
@@ -282,8 +291,9 @@ def whole(field: str, title: str) -> Spec:
 
 def marks(field: str, palette: dict[str, str]) -> Spec:
     """Colour and shape of named values, so that they differ without colour too; a legend where there are several."""
-    legend = {} if len(palette) > 1 else {"legend": None}
-    shared = {"field": field, "type": "nominal", **legend}
+    # INCORRECT_NUMERICAL and another beside it are wider than a phone.
+    legend = {"labelExpr": "lower(replace(datum.label, /_/g, ' '))"} if len(palette) > 1 else None
+    shared = {"field": field, "type": "nominal", "legend": legend}
     return {
         "color": {**shared, "scale": {"domain": list(palette), "range": list(palette.values())}},
         "shape": {**shared, "scale": {"domain": list(palette)}},

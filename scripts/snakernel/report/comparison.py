@@ -293,7 +293,7 @@ def ratios_chart(comparison: Comparison, index: int) -> charts.Spec:
     values = [
         {"task": name, "times": one.value, "low": one.low, "high": one.high} for name, one in found if one is not None
     ]
-    y = {"field": "task", "type": "nominal", "title": None, "sort": None, "axis": {"labelLimit": 200}}
+    y = {"field": "task", "type": "nominal", "title": None, "sort": None, "axis": charts.NAMES}
     x = charts.axis("times", f"times as fast as {comparison.runs[0].name} (log)", scale={"type": "log"})
     spec = charts.chart(
         f"How many times as fast the kernels of {run.name} are",
@@ -314,4 +314,4 @@ def ratios_chart(comparison: Comparison, index: int) -> charts.Spec:
             },
         ],
     )
-    return spec | {"height": 60 + 20 * len(values)}
+    return spec | {"height": max(charts.HEIGHT, 60 + 20 * len(values))}

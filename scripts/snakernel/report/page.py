@@ -123,8 +123,11 @@ def start_page(page: str) -> str:
     """A page as HTML for the start page of Snakemake's report, which shows HTML but runs no script that is in it.
 
     The page lies compressed in a frame's own document, which unpacks it and is as high as it. Over the whole width,
-    with the graph of the rules below; on a phone, the menu above. docutils takes no line over 10,000 characters.
+    with the graph of the rules below; on a phone, the menu above. Vega is left out: Snakemake's report has it.
+    docutils takes no line over 10,000 characters.
     """
+    for source in vega():
+        page = page.replace(f"<script>{source}</script>", "")
     packed = textwrap.wrap(pack(page), 8_000)
     document = f"<!doctype html><meta charset=utf-8><title>Overview</title><script>{read('start.js')}</script>"
     parts = [
@@ -160,6 +163,7 @@ def environment() -> jinja2.Environment:
         "duration": duration,
         "significant": lambda value: f"{value:.3g}",
         "axes": charts.axes,
+        "name": lambda text: Markup("_<wbr>").join(text.split("_")),
         "python": highlight,
         "json": lambda spec: Markup(json.dumps(spec, separators=(",", ":")).replace("<", "\\u003c")),
         "cut": lambda text: shorten(text, TEXT_CHARS),

@@ -2,13 +2,32 @@
 (() => {
   const overview = document.querySelector("#overview");
   const place = document.querySelector("#task");
+  // Inside the report of Snakemake, Vega is the one that it has itself.
+  const embed = window.vegaEmbed ?? parent.vegaEmbed;
+
+  // Vega's own tooltip would be put into the document that Vega is of.
+  const tip = document.body.appendChild(document.createElement("dl"));
+  tip.id = "tip";
+  tip.hidden = true;
+  function tell(handler, event, item, value) {
+    tip.hidden = !value;
+    if (!value) return;
+    const known = Object.entries(value).filter(([, text]) => text !== "null");
+    tip.replaceChildren(...known.flatMap((pair) => pair.map((text, n) => {
+      const part = document.createElement(n ? "dd" : "dt");
+      part.textContent = text;
+      return part;
+    })));
+    tip.style.left = Math.max(0, Math.min(event.clientX + 12, innerWidth - tip.offsetWidth - 8)) + "px";
+    tip.style.top = Math.max(0, Math.min(event.clientY + 12, innerHeight - tip.offsetHeight - 8)) + "px";
+  }
 
   // Plots are drawn when they are first shown: a hidden one has no width.
   function draw(root) {
     for (const chart of root.querySelectorAll(".chart:not([data-state])")) {
       chart.dataset.state = "drawing";
       const spec = JSON.parse(chart.querySelector("script").textContent);
-      vegaEmbed(chart, spec, { actions: false, renderer: "svg" }).then(
+      embed(chart, spec, { actions: false, renderer: "svg", tooltip: tell }).then(
         () => { chart.dataset.state = "drawn"; },
         (error) => { chart.dataset.state = "failed"; console.error(error); },
       );
@@ -16,7 +35,8 @@
   }
 
   async function unpack(packed) {
-    const bytes = Uint8Array.from(atob(packed), (character) => character.charCodeAt(0));
+    const binary = atob(packed), bytes = new Uint8Array(binary.length);
+    for (let n = 0; n < bytes.length; n++) bytes[n] = binary.charCodeAt(n);
     return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
   }
 
@@ -27,6 +47,7 @@
     } else {
       place.replaceChildren();
     }
+    tip.hidden = true;
     overview.hidden = Boolean(packed);
     place.hidden = !packed;
     if (packed) {

@@ -1,6 +1,7 @@
 (async () => {
   const frame = window.frameElement;
-  const packed = Uint8Array.from(atob(frame.dataset.page), (character) => character.charCodeAt(0));
+  const binary = atob(frame.dataset.page), packed = new Uint8Array(binary.length);
+  for (let n = 0; n < packed.length; n++) packed[n] = binary.charCodeAt(n);
   const text = await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
   document.open();
   document.write(text);
