@@ -1,6 +1,6 @@
 """What planning a large run costs, and a call that finds one finished, beside a bare workflow of the same size.
 
-    python benchmarks/planning.py [--tasks 40] [--steps 100] [--finished 1000] [--snakefile Snakefile ...]
+    python benchmarks/planning.py [--tasks 40] [--steps 100] [--finished 1000] [--lessons] [--snakefile Snakefile ...]
 
 In a temporary folder, over copies of a definition of datasets/mini: asks nobody and judges nothing. For each Snakefile,
 those of other checkouts among them, and for a bare one (as many rules a step, each with one input, one output and a
@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=40)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--finished", type=int, default=1000, help="steps of the finished run, 25 a task; 0: none")
+    parser.add_argument("--lessons", action="store_true", help="plan with lessons_from_siblings")
     parser.add_argument("--snakefile", type=Path, nargs="+", default=[REPOSITORY / "Snakefile"])
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -115,6 +116,7 @@ def main() -> None:
             "api_type": "claude",
             "model_name": "test-model",
             "eval_backend": "cpu",
+            "lessons_from_siblings": arguments.lessons,
         }
         (planned / "config.yaml").write_text(yaml.safe_dump(keys))
         bare.mkdir()

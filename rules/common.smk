@@ -2,6 +2,7 @@
 
 import gc
 import sys
+from functools import cache
 from os.path import exists
 from pathlib import Path
 
@@ -140,11 +141,15 @@ def state_before(wildcards):
     return state_after(wildcards, int(wildcards.step) - 1)
 
 
+@cache
+def lessons_of(task):
+    """The folders of the tasks whose best kernels a task's proposals are shown: the same in all of its steps."""
+    return list(map(str, find_lessons(SETTINGS, list(TASKS.values()), TASKS[task])))
+
+
 def lesson_folders(wildcards):
     """The folders of the tasks whose best kernels a task's proposals are shown."""
-    return list(
-        map(str, find_lessons(SETTINGS, list(TASKS.values()), task_of(wildcards)))
-    )
+    return list(lessons_of(task_of(wildcards).name))
 
 
 def lessons_to_show(wildcards):
