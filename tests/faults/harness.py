@@ -225,13 +225,18 @@ def of_kind(run: int, kind: str) -> list[int]:
     if kind in ("parent", "fork"):
         family = _family()
         return [pid for pid, parent in family.items() if (parent in family) == (kind == "fork")]
-    found = []
+    return [pid for pid, script in jobs_of(run).items() if script == kind]
+
+
+def jobs_of(run: int) -> dict[int, str]:
+    """The jobs of a run that are at work: their processes and scripts."""
+    found = {}
     for pid, command in _commands().items():
-        if any(part.endswith(f"/{kind}") for part in command):
+        if len(command) > 1 and command[1].endswith(".py"):
             with contextlib.suppress(OSError):
-                # A run is a session of its own; Snakemake starts a shell, and that the script.
-                if os.getsid(pid) == run and "-c" not in command:
-                    found.append(pid)
+                # A run is a session of its own; the warm parent and its forks are none of it.
+                if os.getsid(pid) == run:
+                    found[pid] = Path(command[1]).name
     return found
 
 

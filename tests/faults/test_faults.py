@@ -21,7 +21,7 @@ from conftest import REPOSITORY
 from llm_server import LLMServer, Received, Reply
 from workflow.running import Project
 
-from faults.campaign import kill, run_campaigns
+from faults.campaign import run_campaigns, work_on
 from faults.conftest import write_row
 from faults.harness import (
     ANSWERS,
@@ -35,6 +35,7 @@ from faults.harness import (
     end_parents,
     essence,
     finish,
+    of_kind,
     resume,
     start,
     unlock,
@@ -368,7 +369,11 @@ def test_the_network_goes(place: Path, record: Record) -> None:
             project = create(place, **keys, api_base=server.url)
             ledger = Ledger(project, tally)
             run = start(project, **key)
-            tally.meet(moment, kill(project, run, "propose.py", moment))
+            waited(lambda: of_kind(run.pid, "propose.py"), run)  # noqa: B023
+            (asking,) = of_kind(run.pid, "propose.py")
+            tally.meet(moment, work_on(run, asking, 0.8 * moment, 0.4 * moment))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(asking, signal.SIGKILL)
             run.wait()
             ledger.look()
             resume(project, tally, **key)
