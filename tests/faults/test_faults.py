@@ -364,16 +364,20 @@ def test_the_network_goes(place: Path, record: Record) -> None:
             tally.err(f"{stage}: {kept} entries in the journal")
         compare(project, whole, tally, but="config.yaml")
         shutil.rmtree(place)
-    for moment in some(number / 10 for number in range(10)):
+    for what, moment in some((what, number / 4) for number in range(4) for what in ("propose.py", "question", "asker")):
         with LLMServer(Numbered()) as server:
             project = create(place, **keys, api_base=server.url)
             ledger = Ledger(project, tally)
             run = start(project, **key)
-            waited(lambda: of_kind(run.pid, "propose.py"), run)  # noqa: B023
-            (asking,) = of_kind(run.pid, "propose.py")
-            tally.meet(moment, work_on(run, asking, 0.8 * moment, 0.4 * moment))
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(asking, signal.SIGKILL)
+            asking: list[int] = []
+            sign = "propose.py" if what == "propose.py" else "question"
+            waited(lambda: asking.extend(of_kind(run.pid, sign)) or asking, run)  # noqa: B023
+            # The server takes 0.3 s to answer.
+            met = work_on(run, asking[0], 0.8 * moment if what == "propose.py" else 0, 0.5 * moment)
+            for victim in of_kind(run.pid, what)[:1]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(victim, signal.SIGKILL)
+            tally.meet((what, moment), met)
             run.wait()
             ledger.look()
             resume(project, tally, **key)
