@@ -38,6 +38,7 @@ def run_campaigns(
     place: Path,
     wanted: int,
     seed: int,
+    judging: bool = False,
 ) -> Iterator[dict[str, Tally]]:
     """Kill until ``wanted`` kills have hit: runs one after another, each killed again and again until it is done.
 
@@ -48,6 +49,7 @@ def run_campaigns(
             beside it.
         wanted: how many kills.
         seed: of the points.
+        judging: kill only while kernels are judged.
 
     Yields:
         After each run, what came of all kills so far.
@@ -70,7 +72,7 @@ def run_campaigns(
             run = start(project, *(["--retries", "30"] if patient else []))
             killed, seen = 0, set()
             while hits + killed < wanted and run.poll() is None:
-                kind = kill(run, draw, seen)
+                kind = kill(run, draw, seen, judging)
                 if kind:
                     killed += 1
                     mine.append(KINDS.get(kind, ANOTHER))
@@ -100,7 +102,7 @@ def run_campaigns(
         yield tallies
 
 
-def kill(run: Run, draw: random.Random, seen: set[int]) -> str | None:
+def kill(run: Run, draw: random.Random, seen: set[int], judging: bool) -> str | None:
     """Kill while one of the next jobs is at work: the job, what works for it, or Snakemake.
 
     The job is one of the next three, and the moment is told by what it has used of the processor, so that a busy
@@ -110,23 +112,26 @@ def kill(run: Run, draw: random.Random, seen: set[int]) -> str | None:
         run: the run.
         draw: where points are drawn.
         seen: the jobs that have been let pass, or were killed.
+        judging: of the jobs only those that judge a kernel, and only when they are at it.
 
     Returns:
         What was killed: a key of :data:`KINDS`, or a script's name; None where the run ended before.
     """
-    let_pass = draw.randrange(3)
+    let_pass = draw.randrange(2 if judging else 3)
     while job := _next_job(run, seen):
         pid, script = job
+        if judging and script not in JUDGING:
+            continue
         if let_pass:
             let_pass -= 1
             continue
-        judging = script in JUDGING
-        work_on(run, pid, draw.uniform(0, 0.6), draw.uniform(0, 1.5) if judging else 0)
-        what = draw.choice(
-            ("snakemake", "everything", script, "fork", "fork", "parent")
-            if judging
-            else ("snakemake", "everything", script, script)
-        )
+        if judging:
+            waited(lambda: of_kind(run.pid, "fork") or not psutil.pid_exists(pid), run)  # noqa: B023
+            time.sleep(draw.uniform(0, 0.8))
+            what = draw.choice(("snakemake", "everything", script, "fork", "fork", "parent"))
+        else:
+            work_on(run, pid, draw.uniform(0, 0.6))
+            what = draw.choice(("snakemake", "everything", script, script))
         if run.poll() is not None:
             return None
         if what in ("snakemake", "everything"):
