@@ -19,7 +19,7 @@ from snakernel.errors import UserError
 from snakernel.evaluation.modal_backend import check_gpu, check_modal
 from snakernel.evaluation.slurm import check_slurm, release
 from snakernel.evaluation.verdict import Evaluation
-from snakernel.files import digest, read_model, write_text
+from snakernel.files import bring_back_times, digest, read_model, write_text
 from snakernel.jobs import set_job_environment
 from snakernel.llm.providers import check_budget, check_credentials
 from snakernel.prompts import (
@@ -272,6 +272,11 @@ onstart:
         import_earlier()
     check_key()
     check_device()
+    if count := bring_back_times(RESULTS):
+        print(
+            f"note: the clock was set back: {count} files of {RESULTS} were of the future, and are of now",
+            file=sys.stderr,
+        )
     write_text(CONFIG, config_yaml(SETTINGS))
     record_start(SETTINGS.results, snakemake_version, sys.argv[1:])
     for key in SETTINGS.ignored:

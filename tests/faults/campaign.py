@@ -9,14 +9,14 @@ import shutil
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 from workflow.running import Project
 
-from faults.harness import STAGES, TASK, Ledger, Tally, compare, of_kind, start, unlock, waited
+from faults.harness import Ledger, Tally, compare, jobs_of, of_kind, start, unlock, waited
 from faults.starter import Run
 
 KINDS = {
@@ -24,21 +24,12 @@ KINDS = {
     "everything": "kill -9 of Snakemake and of all its jobs",
     "propose.py": "kill -9 of a proposal",
     "evaluate.py": "kill -9 of an evaluation",
+    "evaluator.py": "kill -9 of an evaluation",
     "fork": "kill -9 of a judge or a candidate",
     "parent": "kill -9 of the warm parent",
 }
-OTHERS = ("extract_kernel.py", "select_best.py", "write_prompt.py")
 ANOTHER = "kill -9 of another job"
-LAST = {
-    "propose.py": f"{TASK}/step_3/response.json",
-    "evaluate.py": f"{TASK}/step_3/evaluation.json",
-    "fork": f"{TASK}/best/confirmation.json",
-    "parent": f"{TASK}/best/confirmation.json",
-    "extract_kernel.py": f"{TASK}/step_3/kernel.py",
-    "select_best.py": f"{TASK}/step_3/best.json",
-    "write_prompt.py": f"{TASK}/step_3/prompt.md",
-}
-"""The file that the last process of a kind makes: where it is there, none is left to kill."""
+JUDGING = ("measure_reference.py", "evaluate.py", "confirm_best.py")
 
 
 def run_campaigns(
@@ -47,7 +38,7 @@ def run_campaigns(
     place: Path,
     wanted: int,
     seed: int,
-    kinds: Sequence[str] = (*KINDS, *OTHERS),
+    judging: bool = False,
 ) -> Iterator[dict[str, Tally]]:
     """Kill until ``wanted`` kills have hit: runs one after another, each killed again and again until it is done.
 
@@ -58,7 +49,7 @@ def run_campaigns(
             beside it.
         wanted: how many kills.
         seed: of the points.
-        kinds: what to kill: keys of :data:`KINDS`, or names of scripts.
+        judging: kill only while kernels are judged.
 
     Yields:
         After each run, what came of all kills so far.
@@ -79,11 +70,10 @@ def run_campaigns(
             # end with the job.
             patient = draw.random() < 0.5
             run = start(project, *(["--retries", "30"] if patient else []))
-            killed = 0
+            killed, seen = 0, set()
             while hits + killed < wanted and run.poll() is None:
-                left = [kind for kind in kinds if not (project.results / LAST.get(kind, "none")).exists()]
-                kind, moment = draw.choice(left), draw.random()
-                if kill(project, run, kind, moment):
+                kind = kill(run, draw, seen, judging)
+                if kind:
                     killed += 1
                     mine.append(KINDS.get(kind, ANOTHER))
                     ledger.look()
@@ -112,41 +102,76 @@ def run_campaigns(
         yield tallies
 
 
-def kill(project: Project, run: Run, kind: str, moment: float) -> bool:
-    """Kill a process of a kind of a run, at a moment between 0 and 1; whether one was hit.
+def kill(run: Run, draw: random.Random, seen: set[int], judging: bool) -> str | None:
+    """Kill while one of the next jobs is at work: the job, what works for it, or Snakemake.
 
-    Snakemake is killed up to half a second after one of the next files has been made. Of the other kinds, a process is
-    killed within the first part of its life; where it has ended by then, the next one is.
+    The job is one of the next three, and the moment is told by what it has used of the processor, so that a busy
+    machine is killed as far on as an idle one.
+
+    Args:
+        run: the run.
+        draw: where points are drawn.
+        seen: the jobs that have been let pass, or were killed.
+        judging: of the jobs only those that judge a kernel, and only when they are at it.
+
+    Returns:
+        What was killed: a key of :data:`KINDS`, or a script's name; None where the run ended before.
     """
-    if kind in ("snakemake", "everything"):
-        pending = [stage for stage in STAGES if not (project.results / stage).exists()][:4]
-        where = moment * len(pending)
-        if not pending or not waited((project.results / pending[int(where)]).exists, run):
-            return False
-        time.sleep(where % 1 * 0.5)
+    let_pass = draw.randrange(2 if judging else 3)
+    while job := _next_job(run, seen):
+        pid, script = job
+        if judging and script not in JUDGING:
+            continue
+        if let_pass:
+            let_pass -= 1
+            continue
+        if judging:
+            waited(lambda: of_kind(run.pid, "fork") or not psutil.pid_exists(pid), run)  # noqa: B023
+            time.sleep(draw.uniform(0, 0.8))
+            what = draw.choice(("snakemake", "everything", script, "fork", "fork", "parent"))
+        else:
+            work_on(run, pid, draw.uniform(0, 0.6))
+            what = draw.choice(("snakemake", "everything", script, script))
         if run.poll() is not None:
-            return False
-        jobs = psutil.Process(run.pid).children(recursive=True)
-        run.kill()
-        for job in jobs if kind == "everything" else []:
-            with contextlib.suppress(psutil.Error):
-                job.kill()
-        return True
-    # Half of the warm parents are killed while a fork of theirs judges, the others at any time.
-    awaited = "fork" if kind == "parent" and moment < 0.5 else kind
-    seconds = 8 if awaited == "parent" else 0.8 if awaited in ("evaluate.py", "fork") else 0.3
-    tried: set[int] = set()
+            return None
+        if what in ("snakemake", "everything"):
+            jobs = psutil.Process(run.pid).children(recursive=True)
+            run.kill()
+            for one in jobs if what == "everything" else []:
+                with contextlib.suppress(psutil.Error):
+                    one.kill()
+            return what
+        victims = of_kind(run.pid, what)
+        if victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(draw.choice(victims), signal.SIGKILL)
+                return what
+    return None
 
-    def appeared() -> bool:
-        found = set(of_kind(run.pid, awaited)) - tried
-        tried.update(found)
+
+def _next_job(run: Run, seen: set[int]) -> tuple[int, str] | None:
+    """Wait for a job that was not seen yet: its process and its script; None where the run ended before."""
+    found: dict[int, str] = {}
+
+    def begun() -> bool:
+        found.update((pid, script) for pid, script in jobs_of(run.pid).items() if pid not in seen)
         return bool(found)
 
-    while waited(appeared, run):
-        time.sleep(moment * seconds)
-        alive = of_kind(run.pid, kind)
-        if alive and run.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(alive[int(moment * 1000) % len(alive)], signal.SIGKILL)
-                return True
-    return False
+    if not waited(begun, run):
+        return None
+    seen.update(found)
+    return next(iter(found.items()))
+
+
+def work_on(run: Run, pid: int, processor_s: float, seconds: float = 0.0) -> bool:
+    """Let a process use the processor for so long, and then go on for some seconds; False where it ended before."""
+
+    def used() -> bool:
+        try:
+            return sum(psutil.Process(pid).cpu_times()[:2]) >= processor_s
+        except psutil.Error:
+            return True
+
+    waited(used, run)
+    time.sleep(seconds)
+    return psutil.pid_exists(pid)

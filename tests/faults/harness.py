@@ -220,26 +220,32 @@ def _commands() -> dict[int, list[str]]:
 
 
 def of_kind(run: int, kind: str) -> list[int]:
-    """The processes of a kind: a script's name, or, of the tests' warm parent, `parent` and `fork` (a judge, a
-    candidate)."""
-    if kind in ("parent", "fork"):
-        family = _family()
-        return [pid for pid, parent in family.items() if (parent in family) == (kind == "fork")]
-    found = []
+    """The processes of a kind: a script's name; of the tests' warm parents `parent` and its `fork` (a judge, a
+    candidate), `asker` and its `question`."""
+    if kind in ("parent", "fork", "asker", "question"):
+        family = _family("evaluator.py" if kind in ("parent", "fork") else "asker.py")
+        return [pid for pid, parent in family.items() if (parent in family) == (kind in ("fork", "question"))]
+    return [pid for pid, script in jobs_of(run).items() if script == kind]
+
+
+def jobs_of(run: int) -> dict[int, str]:
+    """The jobs of a run that are at work: their processes and scripts."""
+    found = {}
     for pid, command in _commands().items():
-        if any(part.endswith(f"/{kind}") for part in command):
+        if len(command) > 1 and command[1].endswith(".py"):
             with contextlib.suppress(OSError):
-                # A run is a session of its own; Snakemake starts a shell, and that the script.
-                if os.getsid(pid) == run and "-c" not in command:
-                    found.append(pid)
+                # A run is a session of its own; the warm parent and its forks are none of it.
+                if os.getsid(pid) == run:
+                    found[pid] = Path(command[1]).name
     return found
 
 
-def _family() -> dict[int, int]:
-    """The warm parents of the tests and their forks, each with the id of its parent."""
+def _family(script: str = ".py") -> dict[int, int]:
+    """The warm parents of the tests, of a script, and their forks, each with the id of its parent."""
     found = {}
+    mine = ["--run-pid", str(os.getpid())]
     for pid, command in _commands().items():
-        if "--run-pid" in command and command[command.index("--run-pid") + 1] == str(os.getpid()):
+        if command[1:2] and command[1].endswith(script) and mine in map(list, zip(command, command[1:], strict=False)):
             with contextlib.suppress(psutil.Error):
                 found[pid] = psutil.Process(pid).ppid()
     return found

@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY
 from llm_server import LLMServer, Received, Reply
+from snakernel.llm.journal import lost_requests
 from workflow.running import Project
 
-from faults.campaign import kill, run_campaigns
+from faults.campaign import run_campaigns, work_on
 from faults.conftest import write_row
 from faults.harness import (
     ANSWERS,
@@ -35,6 +36,7 @@ from faults.harness import (
     end_parents,
     essence,
     finish,
+    of_kind,
     resume,
     start,
     unlock,
@@ -82,15 +84,16 @@ def fill(folder: Path) -> Path:
     return ballast
 
 
-def test_kills(fresh: Project, whole: dict[str, Any], place: Path) -> None:
+@pytest.mark.parametrize("when", ["", " while a kernel is judged"])
+def test_kills(fresh: Project, whole: dict[str, Any], place: Path, when: str) -> None:
     tallies: dict[str, Tally] = {}
-    for tallies in run_campaigns(fresh, whole, place, KILLS, SEED):
+    for tallies in run_campaigns(fresh, whole, place, KILLS // 2, SEED, judging=bool(when)):
         for fault, tally in tallies.items():
-            write_row(fault, tally)
+            write_row(f"{fault}{when}", tally)
         print(f"{datetime.now():%H:%M:%S}", {fault: tally.tried for fault, tally in tallies.items()}, flush=True)
     for tally in tallies.values():
         tally.check()
-    assert sum(tally.tried for tally in tallies.values()) == KILLS
+    assert sum(tally.tried for tally in tallies.values()) == KILLS // 2
 
 
 @root
@@ -363,19 +366,28 @@ def test_the_network_goes(place: Path, record: Record) -> None:
             tally.err(f"{stage}: {kept} entries in the journal")
         compare(project, whole, tally, but="config.yaml")
         shutil.rmtree(place)
-    for moment in some(number / 10 for number in range(10)):
+    for what, moment in some((what, number / 4) for number in range(4) for what in ("propose.py", "question", "asker")):
         with LLMServer(Numbered()) as server:
             project = create(place, **keys, api_base=server.url)
             ledger = Ledger(project, tally)
             run = start(project, **key)
-            tally.meet(moment, kill(project, run, "propose.py", moment))
+            asking: list[int] = []
+            sign = "propose.py" if what == "propose.py" else "question"
+            waited(lambda: asking.extend(of_kind(run.pid, sign)) or asking, run)  # noqa: B023
+            # The server takes 0.3 s to answer.
+            met = work_on(run, asking[0], 0.8 * moment if what == "propose.py" else 0, 0.5 * moment)
+            for victim in of_kind(run.pid, what)[:1]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(victim, signal.SIGKILL)
+            tally.meet((what, moment), met)
             run.wait()
             ledger.look()
             resume(project, tally, **key)
             ledger.look()
-            # What had come is not asked for again: at most the one that was on its way.
-            tally.doubled += max(0, len(server.requests) - 4)
-            compare(project, whole, tally, but="config.yaml")
+            # What had come is not asked for again: at most the one that was on its way, which is told as lost.
+            lost = len(lost_requests(project.results, TASK))
+            tally.doubled += max(0, len(server.requests) - 3 - min(lost, 1))
+            compare(project, whole, tally, but=r"config\.yaml|\.lost\.jsonl$|^summary\.")
         shutil.rmtree(place)
     record("the network goes, or a proposal dies while it waits", tally)
 

@@ -11,8 +11,7 @@ from faults.campaign import run_campaigns
 
 
 def test_a_run_survives_kills(fresh: Project, whole: dict[str, Any], place: Path) -> None:
-    kinds = ("snakemake", "everything", "evaluate.py")
-    *_, tallies = run_campaigns(fresh, whole, place, wanted=3, seed=50, kinds=kinds)
+    *_, tallies = run_campaigns(fresh, whole, place, wanted=3, seed=1)
     assert sum(tally.tried for tally in tallies.values()) == 3
     for tally in tallies.values():
         tally.check()

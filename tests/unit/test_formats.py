@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from snakernel.evaluation.solution import kernel_sha256
 from snakernel.evaluation.verdict import Confirmation, Evaluation, Reference
 from snakernel.exports.contest import Scores
 from snakernel.extraction import Extraction
-from snakernel.files import migration, read_model, write_model, write_text
+from snakernel.files import bring_back_times, migration, read_model, write_model, write_text
 from snakernel.history import Step
 from snakernel.llm.base import Answer, Prompt
 from snakernel.search import State
@@ -149,3 +151,14 @@ def test_results_of_an_earlier_release_are_read(tmp_path: Path, run: Path) -> No
         assert json.loads((layout / "proposal_2_log.json").read_text())["context"] == {"recent": [1], "elite": []}
     else:
         assert (layout / "tune_0_2_prompt.txt").exists()
+
+
+def test_files_of_the_future_are_of_now(tmp_path: Path) -> None:
+    """What a clock that was set back leaves; the others keep their times."""
+    old, new = tmp_path / "old.json", tmp_path / "task" / "new.json"
+    for path, shift in ((old, -86_400), (new, 86_400)):
+        write_text(path, "{}")
+        os.utime(path, (time.time() + shift,) * 2)
+    before = old.stat().st_mtime
+    assert bring_back_times(tmp_path) == 1
+    assert (old.stat().st_mtime, bring_back_times(tmp_path)) == (before, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from evaluating import Bench
+from evaluating import Bench, wait_for
 from snakernel.evaluation.verdict import Evaluation
 from snakernel.files import read_model
 
@@ -17,12 +17,26 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     made.close()
 
 
+SLOW = """
+import os
+import time
+
+child = os.fork()
+if child == 0:
+    time.sleep(1)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+"""It shows when it is imported: by a process of its own."""
+
+
 def test_what_something_else_kills_is_judged_again(bench: Bench) -> None:
-    kernel = (bench.folder / "kernel.py").read_text()
-    (bench.folder / "slow.py").write_text("import time\n\ntime.sleep(1)\n" + kernel)
+    (bench.folder / "slow.py").write_text(SLOW + (bench.folder / "kernel.py").read_text())
     caller = bench.start("slow.py")
     (judge,) = bench.parents()[0].children()
-    judge.children()[0].kill()
+    (candidate,) = judge.children()
+    wait_for(candidate.children)
+    candidate.kill()
     assert caller.wait(timeout=60) == 0
     assert read_model(bench.folder / "evaluation.json", Evaluation).correct
 

@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,12 @@ def test_a_run_on_a_real_protocol(tmp_path: Path, api_type: str) -> None:
         assert {"propose.py", "asker.py", "evaluate.py", "evaluator.py"} <= seen.processes
         assert server.answered == 2
         project.snakemake("--forceall", **environment)
+        if api_type == "gemini":  # a slow case
+            exports = ("export_trace", "export_contest", "export_baseline_layout", "export_crate")
+            project.snakemake(*exports, **environment)
+            project.snakemake("--report", "report.html", **environment)
+            with zipfile.ZipFile(project.results / "exports" / "small.crate.zip") as crate:
+                crate.extractall(project.folder / "crate")
         assert server.answered == 2
     for step in (1, 2):
         answer = read_model(project.folder / TASK / f"step_{step}" / "response.json", Answer)
