@@ -33,7 +33,8 @@ def main() -> None:
 def sandbox(request: dict, scratch: Path) -> Sandbox:
     """What may be touched, of the machine and of a folder for itself."""
     planned = request["sandbox"]
-    return Sandbox(scratch, [Path(path) for path in planned["readable"]], planned["abi"], planned["no_network"])
+    folders = {name: [Path(path) for path in planned[name]] for name in ("readable", "devices")}
+    return Sandbox(scratch, **folders, abi=planned["abi"], no_network=planned["no_network"])
 
 
 def run(request: dict, scratch: Path) -> None:

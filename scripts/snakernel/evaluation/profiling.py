@@ -81,7 +81,7 @@ def profile(
     dataset: Path,
     hidden: list[Path],
 ) -> Profile:
-    """Profile one call of a correct kernel, on the workload on which it gains least.
+    """Profile one call of a correct kernel, on the workload that takes longest.
 
     Args:
         definition: what it computes.
@@ -99,7 +99,8 @@ def profile(
     ncu = find_profiler()
     if ncu is None:
         return Profile(error="Nsight Compute (ncu) is neither on the PATH nor in CUDA_HOME")
-    index = min(range(len(results)), key=lambda one: results[one].speedup or 0.0)
+    # A call of a few microseconds tells of its launch, and not of the kernel.
+    index = max(range(len(results)), key=lambda one: latency.median_ms if (latency := results[one].latency) else 0.0)
     scratch = Path(tempfile.mkdtemp(prefix="snakernel-profile-"))
     told = Profile(axes=results[index].axes)
     try:
@@ -113,6 +114,7 @@ def profile(
             "dataset": str(dataset),
             "sandbox": {
                 "readable": [str(path) for path in sandbox.readable],
+                "devices": [str(path) for path in sandbox.devices],
                 "abi": sandbox.abi,
                 "no_network": sandbox.no_network,
             },

@@ -68,6 +68,8 @@ class Sandbox:
     """The only folder that it may write to."""
     readable: list[Path] = field(default_factory=list)
     """Folders that it may read and run programs from."""
+    devices: list[Path] = field(default_factory=list)
+    """Device files and folders that it may use."""
     abi: int = 0
     """Version of Landlock in this kernel; 0 is none."""
     no_network: bool = False
@@ -101,6 +103,7 @@ class Sandbox:
         return cls(
             scratch=scratch,
             readable=sorted({path for path in readable if os.path.exists(path)}),
+            devices=[path for name in _DEVICES for path in Path("/dev").glob(name)],
             abi=landlockpy.abi_version(),
             no_network=os.geteuid() == 0 and _may_unshare(),
         )
@@ -137,9 +140,8 @@ class Sandbox:
         with landlockpy.Ruleset(scoped=scoped) as rules:
             for path in self.readable:
                 rules.allow_path(path, _READ if path.is_dir() else AccessFS.READ_FILE)
-            for name in _DEVICES:
-                for path in Path("/dev").glob(name):
-                    rules.allow_path(path, _DEVICE if path.is_dir() else _DEVICE & ~AccessFS.READ_DIR)
+            for path in self.devices:
+                rules.allow_path(path, _DEVICE if path.is_dir() else _DEVICE & ~AccessFS.READ_DIR)
             if Path("/dev/shm").is_dir():
                 rules.allow_path("/dev/shm", _SHARED)
             # CUDA names its threads there when it starts, and fails where it may not.

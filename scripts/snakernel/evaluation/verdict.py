@@ -147,7 +147,7 @@ class Profile(Model):
     """What Nsight Compute says of one call of a kernel; told by the kernel's own process too, so no evidence."""
 
     axes: dict[str, int] = Field(default_factory=dict)
-    """The workload: the one with the least speedup."""
+    """The workload: the one that takes longest."""
     kernels: list[ProfiledKernel] = Field(default_factory=list)
     """Its launches, the longest first."""
     launches: int = 0

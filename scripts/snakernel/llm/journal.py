@@ -195,6 +195,8 @@ class Journal:
                 left.unlink()
             else:
                 left.rename(self.path)
+        for left in self.folder.glob(f".{self.sent.name}.*.tmp"):
+            left.unlink()  # killed before the request: it is sent when its line is there
         self._name_cut(counted=counted)
         for sent in read_sent(self.sent) if self.sent.exists() else []:
             # Killed between keeping the answer and forgetting the request?
