@@ -98,6 +98,7 @@ def test_an_answer_that_was_whole_when_its_process_was_killed_is_taken(tmp_path:
     draw(tmp_path, tmp_path / "ledger")
     entry = tmp_path / "answers" / "task" / "3.json"
     (entry.parent / ".3.json.half.tmp").write_text(entry.read_text()[:50])
+    (entry.parent / ".3.sent.jsonl.half.tmp").write_text("{")
     # What was reserved and not needed is zeros.
     with entry.open("ab") as file:
         file.truncate(2**20)
