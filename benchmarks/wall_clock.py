@@ -49,8 +49,6 @@ from snakernel.evaluation.verdict import (
 )
 from snakernel.files import read_text, write_model, write_text
 
-KILLED_CODE = 75
-
 
 def call_evaluator(config, action, arguments, *, on_device=True):
     common = {

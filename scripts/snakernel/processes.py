@@ -1,4 +1,4 @@
-"""What processes ask of the kernel of the operating system about each other."""
+"""What processes tell each other, and ask of the kernel of the operating system about each other."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import signal
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+KILLED_CODE = 75
+"""Exit code of an evaluator's action whose kernel was killed: by itself, or by what has nothing to do with it."""
 
 
 def die_with(parent: int, by: int = signal.SIGKILL) -> None:

@@ -18,7 +18,6 @@ from flashinfer_bench.data import Definition, Workload
 from snakernel import dataset
 from snakernel.config import read_config
 from snakernel.errors import run_main
-from snakernel.evaluation.call import KILLED_CODE
 from snakernel.evaluation.candidate import KILLED
 from snakernel.evaluation.compare import CannotCompare
 from snakernel.evaluation.compare import compare as in_turns
@@ -28,7 +27,7 @@ from snakernel.evaluation.reference import measure_reference as measure
 from snakernel.evaluation.solution import read_solution
 from snakernel.evaluation.verdict import Evaluation, Reference, Settings
 from snakernel.files import read_model, write_model, write_text
-from snakernel.processes import die_with
+from snakernel.processes import KILLED_CODE, die_with
 
 FRESH_SEED = 1_000_003
 import_s = 0.0

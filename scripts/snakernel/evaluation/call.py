@@ -14,10 +14,9 @@ from snakernel import warm
 from snakernel.config import Config
 from snakernel.evaluation.devices import one_device
 from snakernel.evaluation.environment import clean_environment
+from snakernel.processes import KILLED_CODE
 
 SCRIPT = Path(__file__).parents[2] / "evaluator.py"
-KILLED_CODE = 75
-"""Exit code of an action whose kernel was killed: by itself, or by what has nothing to do with it."""
 
 
 def parent_of(config: Config, variables: dict[str, str]) -> warm.Parent | None:
