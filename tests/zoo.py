@@ -132,7 +132,8 @@ CHEATS = {
             "STATE['y'] = honest(hidden_states, weight)\nreturn STATE['y']",
             "STATE = {'n': 0, 'y': None}\n",
         ),
-        SEEN,
+        # The call before may have been of another batch.
+        (*SEEN, Status.INCORRECT_SHAPE),
     ),
     "works only while the generator's seed changes": Cheat(
         instead(
@@ -244,8 +245,10 @@ CHEATS = {
     ),
     "takes too much memory": Cheat(
         honest_but(
-            "y = y * 2\nHOARD.append(bytearray(2 << 30))\nfor at in range(0, 5 << 30, 4096): HOARD[0][at] = 1",
-            "HOARD = []\n",
+            "y = y * 2\nHOARD.append(bytearray(2 << 30))\n"
+            "for at in range(0, 2 << 30, 4096):\n    HOARD[0][at] = 1\n"
+            "time.sleep(100)",
+            "import time\nHOARD = []\n",
         ),
         BROKEN,
         "of this machine's memory",
