@@ -2,15 +2,15 @@
 
     python benchmarks/propose_overhead.py [--repeat 7]
 
-warm      scripts/propose.py as the workflow runs it: a fork of the asker asks, journal and ledger included
-cold      the same where there is no asker (`warm: false`): the job's own process imports the SDK and asks
+warm      scripts/propose.py as the workflow runs it: a fork of the worker asks, journal and ledger included
+cold      the same where there is no worker (`warm: false`): the job's own process imports the SDK and asks
 bare SDK  a process that imports the SDK, asks the same question and prints the answer: what any client needs
 many      one process that asks question after question: what a job would save that asked for many
 skipped   scripts/propose.py for a step that needs not be asked
 
 The server answers at once; its share of the first two, from the request to the end of the answer, is told beside. CPU
-seconds do not depend on what else the machine does; those of a fork of the asker are the asker's, and told apart, as is
-the first warm job of a run, which starts the asker.
+seconds do not depend on what else the machine does; those of a fork of the worker are the worker's, and told apart, as
+is the first warm job of a run, which starts the worker.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ from llm_server import LLMServer, Reply  # noqa: E402
 from snakernel.config import config_yaml, load_config  # noqa: E402
 from snakernel.files import read_model, write_text  # noqa: E402
 from snakernel.llm.base import Answer  # noqa: E402
-from snakernel.warm import RUN_PID, parent_of  # noqa: E402
+from snakernel.warm import RUN_PID  # noqa: E402
+from snakernel.worker import parent_of  # noqa: E402
 
 MODELS = {"claude": "claude-opus-5-5", "openai": "gpt-6-sol", "gemini": "gemini-3.5-flash"}
 PROMPT = "Write a kernel.\n" * 500
@@ -75,7 +76,7 @@ def main() -> None:
         os.environ.update(server.environment())
         os.environ[RUN_PID] = str(os.getpid())
         heads = "  ".join(f"{name:>13}" for name in ("warm", "cold", "bare SDK", "many", "skipped"))
-        print(f"{'':8}  {heads}   outside the request: warm, cold, the first warm one; asker's CPU a question")
+        print(f"{'':8}  {heads}   outside the request: warm, cold, the first warm one; worker's CPU a question")
         for api_type in MODELS:
             row(api_type, Path(scratch) / api_type, arguments.repeat)
 
@@ -90,27 +91,27 @@ def row(api_type: str, folder: Path, repeat: int) -> None:
     write_text(without, config_yaml(config.model_copy(update={"warm": False})))
     kinds: dict[str, list[Seconds]] = {name: [] for name in ("warm", "cold", "bare", "skipped")}
     outside: dict[str, list[float]] = {"warm": [], "cold": []}
-    asker = 0.0
+    worker = 0.0
     for step in range(1, repeat + 2):
         for kind, path, number in (("warm", config_path, step), ("cold", without, 500 + step)):
             kinds[kind].append(propose(path, task, number, {}))
             outside[kind].append(kinds[kind][-1].wall - seconds_of(read_model(task / f"{number}.json", Answer)))
         if step == 1:
-            asker = cpu_of_asker(config_path)
+            worker = cpu_of_worker(config_path)
         kinds["skipped"].append(propose(config_path, task, 1000 + step, {"skip": "enough"}))
         kinds["bare"].append(run([sys.executable, "-c", BARE[api_type], MODELS[api_type]], PROMPT))
-    asker = (cpu_of_asker(config_path) - asker) / repeat
-    # The first of each reads its files from the disk, and starts the asker.
+    worker = (cpu_of_worker(config_path) - worker) / repeat
+    # The first of each reads its files from the disk, and starts the worker.
     medians = {name: median(times[1:]) for name, times in kinds.items()}
     columns = (medians["warm"], medians["cold"], medians["bare"], ask_many(without, task, repeat), medians["skipped"])
     cells = "  ".join(f"{one.wall:6.2f} {one.cpu:6.2f}" for one in columns)
     told = ", ".join(f"{statistics.median(outside[kind][1:]):.2f}" for kind in ("warm", "cold"))
-    print(f"{api_type:8}  {cells}   {told}, {outside['warm'][0]:.2f}; {asker:.2f}", flush=True)
+    print(f"{api_type:8}  {cells}   {told}, {outside['warm'][0]:.2f}; {worker:.2f}", flush=True)
 
 
-def cpu_of_asker(config: Path) -> float:
-    """CPU seconds that the asker and its forks have used."""
-    parent = parent_of(propose_script.ASKER, os.environ, (str(os.getpid()), str(config.resolve())))
+def cpu_of_worker(config: Path) -> float:
+    """CPU seconds that the worker and its forks have used."""
+    parent = parent_of(config, dict(os.environ), str(os.getpid()))
     (process,) = (one for one in psutil.process_iter(["cmdline"]) if str(parent.socket) in (one.info["cmdline"] or []))
     return sum(process.cpu_times()[:4])
 

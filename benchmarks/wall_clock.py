@@ -13,6 +13,7 @@ one, and the CPU time of all its processes: on a machine with few cores, that is
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -30,6 +31,7 @@ sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
 
 from llm_server import LLMServer, Received, Reply  # noqa: E402
 from snakernel.config import load_config  # noqa: E402
+from snakernel.processes import adopt_orphans  # noqa: E402
 from snakernel.search import create_strategy  # noqa: E402
 
 PARTS = ("Snakefile", "rules", "scripts", "prompts", "config", "profiles", "environment.yml")
@@ -160,6 +162,7 @@ def main() -> None:
         folder = Path(scratch)
         lay_out(folder, arguments.tasks, arguments.verdict_s, keys)
         environment = {**os.environ, **server.environment()}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else each job compiles the copy's modules again
         command = [sys.executable, "-m", "snakemake", "--configfile", "config.yaml", "--cores", str(arguments.cores)]
 
         def run(*more: str) -> float:
@@ -170,9 +173,13 @@ def main() -> None:
                 raise SystemExit((folder / "output").read_text()[-3000:])
             return time.perf_counter() - begun
 
+        adopt_orphans()
         run("--until", "measure_reference")
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds = run("results/timed/summary.csv")
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.wait()  # the run's worker, which goes by itself, counts too
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         load = os.getloadavg()[0]

@@ -27,6 +27,7 @@ rule evaluate:
             "snakernel/evaluation",
             "snakernel/processes.py",
             "snakernel/warm.py",
+            "snakernel/warm_parent.py",
             "snakernel/skipping.py",
         ),
         settings=settings(

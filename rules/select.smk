@@ -63,6 +63,7 @@ rule confirm_best:
             "snakernel/evaluation",
             "snakernel/processes.py",
             "snakernel/warm.py",
+            "snakernel/warm_parent.py",
         ),
         settings=settings("confirm_draws", "confirm_kernels"),
         steps=STRATEGY.steps,

@@ -49,7 +49,12 @@ def main() -> int:
         if same := duplicate_of(arguments.kernel.parent):
             reject_duplicate(arguments.task_folder, arguments.kernel, same, arguments.out)
             return 0
-    from snakernel.config import config_yaml, load_config, read_config  # here: a skipped step is not to wait for it
+        from snakernel.worker import run_in_worker  # here and below: a skipped step is not to wait for it
+
+        # The worker of the machine that the run was started on; where the job is on another, it is done sooner alone.
+        if (code := run_in_worker(arguments.config, start=False)) is not None:
+            return code
+    from snakernel.config import config_yaml, load_config, read_config
 
     config = read_config(arguments.config)
     if arguments.backend:

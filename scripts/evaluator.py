@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-from snakernel import warm
+from snakernel import warm_parent
 from snakernel.errors import run_main
 from snakernel.processes import die_with
 
@@ -38,7 +38,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--once", type=json.loads, help="run this action and exit: a JSON object")
     parser.add_argument("--caller", type=int, help="with --once: the process that waits for it")
-    warm.add_arguments(parser)
+    warm_parent.add_arguments(parser)
     arguments = parser.parse_args()
     if arguments.caller is not None:
         die_with(arguments.caller)
@@ -60,7 +60,7 @@ def main() -> int:
     if not forks_can_compute():
         print("error: this process has started CUDA, so its forks could not use it", file=sys.stderr)
         return 1
-    warm.Server.of(arguments, carry_out, scratch=True, clean_up=remove_shared_memory).serve()
+    warm_parent.Server.of(arguments, carry_out, scratch=True, adopts=True, clean_up=remove_shared_memory).serve()
     return 0
 
 

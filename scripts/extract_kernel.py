@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from snakernel.extraction import Extraction
 
 
-def main() -> None:
+def main() -> int | None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="the run's resolved configuration")
     parser.add_argument("--task-folder", type=Path, required=True)
@@ -23,7 +23,11 @@ def main() -> None:
     folder = arguments.task_folder / f"step_{arguments.step}"
     if why := skip_reason(folder):
         return skip_kernel(folder, why)
-    from snakernel.config import read_config  # here and below: a step that is skipped is not to wait for it
+    from snakernel.worker import run_in_worker  # here and below: a step that is skipped is not to wait for it
+
+    if (code := run_in_worker(arguments.config)) is not None:
+        return code
+    from snakernel.config import read_config
     from snakernel.evaluation.solution import kernel_sha256
     from snakernel.extraction import extract
     from snakernel.history import step

@@ -10,7 +10,7 @@ from snakernel.files import write_model
 from snakernel.skipping import skip_reason, skip_state
 
 
-def main() -> None:
+def main() -> int | None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="the run's resolved configuration")
     parser.add_argument("--task-folder", type=Path, required=True)
@@ -21,7 +21,11 @@ def main() -> None:
     skipped = skip_reason(folder)
     if skipped and arguments.state:
         return skip_state(arguments.state, arguments.step, skipped, folder / "best.json")
-    from snakernel.config import read_config  # here and below: a step that is skipped is not to wait for it
+    from snakernel.worker import run_in_worker  # here and below: a step that is skipped is not to wait for it
+
+    if (code := run_in_worker(arguments.config)) is not None:
+        return code
+    from snakernel.config import read_config
     from snakernel.files import read_model
     from snakernel.history import step
     from snakernel.search import State, create_strategy

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from snakernel.config import Config
 
 
-def main() -> None:
+def main() -> int | None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="the run's resolved configuration")
     parser.add_argument("--task-folder", type=Path, required=True)
@@ -37,7 +37,11 @@ def main() -> None:
     why = stop_reason(arguments.state) if arguments.out else None
     if why and not is_begun(arguments.task_folder, arguments.step):
         return skip_prompt(arguments.out, why)
-    from snakernel.config import read_config  # here and below: a step that is skipped is not to wait for it
+    from snakernel.worker import run_in_worker  # here and below: a step that is skipped is not to wait for it
+
+    if (code := run_in_worker(arguments.config)) is not None:
+        return code
+    from snakernel.config import read_config
     from snakernel.files import read_model, write_model, write_text
     from snakernel.history import step
     from snakernel.llm.base import Prompt

@@ -222,9 +222,9 @@ class Config(BaseModel):
     """Share of elements that must be right; null takes flashinfer-bench's own for the definition."""
     warm: bool = True
     """Keep a process with torch and flashinfer_bench imported, and fork evaluations from it, and one with the service's
-    SDK, and fork questions from that; false starts each anew."""
+    SDK, and fork questions and other light jobs from that; false starts each anew."""
     warm_idle_s: float = Field(default=300.0, gt=0)
-    """Seconds without an evaluation, or a question, after which that process goes; with its run it goes anyway."""
+    """Seconds without an evaluation, or a light job, after which that process goes; with its run it goes anyway."""
     max_workloads: int | None = Field(default=None, ge=1)
     """Judge on the first so many workloads of each definition; null takes all."""
     reference_max_mb: int = Field(default=1024, ge=0)

@@ -5,52 +5,40 @@ can open, and gone when it has been idle, or soon after its run has ended, howev
 different (the script, the code, the Python, the environment, what the caller adds) is in the socket's name, so that no
 request meets a parent that is not its own. Where there is none to be had, the caller does the same in its own process.
 
-There are two: scripts/evaluator.py judges kernels and has no key, scripts/asker.py asks models and has the keys. Both
-serve neither what descends from them nor a process that is confined as a candidate is, whatever that knows.
+There are two: scripts/evaluator.py judges kernels and has no key, scripts/worker.py carries out a run's light jobs,
+asks models and has the keys. Here is the callers' side, which imports little; warm_parent.py is the parents' own.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import gc
 import hashlib
 import json
 import os
-import secrets
-import select
-import shutil
 import socket
 import stat
-import struct
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from snakernel.errors import run_main
-from snakernel.files import build_models, digest, digest_texts
-from snakernel.processes import adopt_orphans, die_with
+from snakernel.files import digest, digest_texts
 
 RUN_PID = "SNAKERNEL_RUN_PID"
 """Environment variable: the process whose end is the end of the run."""
 START_S = 90.0
 MESSAGE_BYTES = 1 << 20
-CarryOut = Callable[[dict[str, Any]], int | None]
 _OF_A_PROCESS = {RUN_PID, "TMPDIR", "PWD", "OLDPWD", "SHLVL", "_"}
 """Environment variables that differ between the jobs of one run, or between runs that may share a parent."""
 
 
-@dataclass(frozen=True)
-class Parent:
+class Parent(NamedTuple):
     """Where a warm parent is, or would be."""
 
     script: Path
-    """What it is started with; it takes the arguments of :func:`add_arguments`."""
+    """What it is started with; it takes the arguments of :func:`snakernel.warm_parent.add_arguments`."""
     socket: Path
     environment: dict[str, str]
 
@@ -131,7 +119,10 @@ def _connect(parent: Parent) -> socket.socket | None:
 
 def _start(parent: Parent, arguments: tuple[str, ...]) -> socket.socket | None:
     """Start the parent, unless another caller has just done so, and connect to it."""
-    from filelock import FileLock  # here: most callers find their parent
+    import secrets  # here: most callers find their parent
+    import subprocess
+
+    from filelock import FileLock
 
     run = os.environ.get(RUN_PID)
     if run and not Path(f"/proc/{run}").exists():  # on another machine, or over
@@ -166,239 +157,3 @@ def _start(parent: Parent, arguments: tuple[str, ...]) -> socket.socket | None:
             time.sleep(0.02)
         process.kill()
         return None
-
-
-@dataclass
-class _Job:
-    """A fork that carries out a request, and the caller who waits for it."""
-
-    pid: int
-    pidfd: int
-    connection: socket.socket
-    scratch: str | None
-    """Its folder for temporary files: removed with it, also where it was killed."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that a warm parent is started with."""
-    parser.add_argument("--socket", type=Path, help="be the warm parent, at this socket")
-    parser.add_argument("--token-sha256", help="hash of what callers must know")
-    parser.add_argument("--idle-s", type=float, help="seconds without a request after which the parent goes")
-    parser.add_argument("--run-pid", type=int, help="the process whose end is the end of the run")
-
-
-@dataclass
-class Server:
-    """The parent's own side: it accepts callers, forks, and ends what nobody waits for."""
-
-    path: Path
-    token_sha256: str
-    idle_s: float
-    carry_out: CarryOut
-    """What a fork does with a request; its result is the exit code."""
-    run_pid: int | None = None
-    scratch: bool = False
-    """Whether each fork has a folder of its own for temporary files."""
-    clean_up: Callable[[int], None] = lambda pid: None
-    """Removes what a fork left."""
-    _jobs: dict[int, _Job] = field(default_factory=dict)
-    """By the descriptor of the caller's connection."""
-
-    @classmethod
-    def of(cls, arguments: argparse.Namespace, carry_out: CarryOut, **more: Any) -> Server:
-        """The server that the arguments of :func:`add_arguments` ask for."""
-        return cls(
-            arguments.socket,
-            arguments.token_sha256,
-            arguments.idle_s,
-            carry_out,
-            run_pid=arguments.run_pid,
-            **more,
-        )
-
-    def serve(self) -> None:
-        """Serve until idle for too long, or until the run has ended."""
-        import psutil  # noqa: F401  (before the first fork)
-
-        build_models()
-        gc.collect()
-        gc.freeze()  # what is here stays: to look for garbage in it would only copy it into each fork
-        # What a fork's children leave behind when it was killed becomes a child of this process.
-        adopt_orphans()
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        listener.bind(str(self.path))
-        os.chmod(self.path, 0o600)
-        listener.listen(64)
-        poller = select.poll()
-        poller.register(listener, select.POLLIN)
-        run = None
-        if self.run_pid is not None:
-            try:
-                run = os.pidfd_open(self.run_pid)
-                poller.register(run, select.POLLIN)
-            except OSError:
-                return
-        ended = False
-        pidfds: dict[int, int] = {}
-        while not (ended and not self._jobs):
-            events = poller.poll(None if self._jobs else self.idle_s * 1e3)
-            if not events:
-                break
-            for descriptor, _ in events:
-                if descriptor == listener.fileno():
-                    connection, _ = listener.accept()
-                    job = self._begin(connection, listener, ended)
-                    if job is not None:
-                        self._jobs[connection.fileno()] = job
-                        pidfds[job.pidfd] = connection.fileno()
-                        poller.register(connection, select.POLLIN)
-                        poller.register(job.pidfd, select.POLLIN)
-                elif descriptor == run:
-                    ended = True
-                    poller.unregister(run)
-                elif descriptor in pidfds:
-                    job = self._jobs.pop(pidfds.pop(descriptor))
-                    poller.unregister(job.pidfd)
-                    with contextlib.suppress(KeyError):
-                        poller.unregister(job.connection)
-                    self._end(job)
-                elif descriptor in self._jobs:
-                    # The caller is gone, or says what callers never say: nobody waits for this fork.
-                    poller.unregister(descriptor)
-                    self._kill(self._jobs[descriptor].pid)
-        for suffix in (".token", ".log", ".lock", ".sock"):
-            self.path.with_suffix(suffix).unlink(missing_ok=True)
-
-    def _begin(self, connection: socket.socket, listener: socket.socket, ended: bool) -> _Job | None:
-        """Read a request and fork for it; None where the caller is none of ours."""
-        connection.settimeout(5)
-        descriptors: list[int] = []
-        try:
-            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-            caller, user, _ = struct.unpack("3i", credentials)
-            # Whatever a candidate knows, it is not served.
-            if user != os.getuid() or ended or self._is_ours(caller) or _is_confined(caller):
-                raise ValueError("not ours")
-            message, descriptors, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, 2)
-            while not message.endswith(b"\n"):
-                more = connection.recv(MESSAGE_BYTES)
-                if not more or len(message) > MESSAGE_BYTES:
-                    raise ValueError("no whole request")
-                message += more
-            request = json.loads(message)
-            told = hashlib.sha256(str(request["token"]).encode()).hexdigest()
-            if not secrets.compare_digest(told, self.token_sha256) or len(descriptors) != 2:
-                raise ValueError("not ours")
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
-            for descriptor in descriptors:
-                os.close(descriptor)
-            connection.close()
-            return None
-        connection.settimeout(None)
-        scratch = tempfile.mkdtemp(prefix="snakernel-") if self.scratch else None
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            if scratch is not None:
-                tempfile.tempdir = scratch
-            others = [job.connection for job in self._jobs.values()]
-            self._fork(parent, request, descriptors, connection, [listener, *others])
-        for descriptor in descriptors:
-            os.close(descriptor)
-        return _Job(pid, os.pidfd_open(pid), connection, scratch)
-
-    def _end(self, job: _Job) -> None:
-        """Tell the caller how its fork ended, where that did not say so itself, and kill what is left of it."""
-        _, status = os.waitpid(job.pid, 0)
-        os.close(job.pidfd)
-        _answer(job.connection, os.waitstatus_to_exitcode(status))
-        job.connection.close()
-        import psutil
-
-        known = {other.pid for other in self._jobs.values()}
-        for orphan in psutil.Process().children():
-            if orphan.pid not in known:
-                self._kill(orphan.pid)
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(orphan.pid, 0)
-        if job.scratch is not None:
-            shutil.rmtree(job.scratch, ignore_errors=True)
-        self.clean_up(job.pid)
-
-    @staticmethod
-    def _is_ours(pid: int) -> bool:
-        """Whether a process descends from this one, or is gone, so that nobody can tell."""
-        import psutil
-
-        try:
-            return any(one.pid == os.getpid() for one in psutil.Process(pid).parents())
-        except psutil.Error:
-            return True
-
-    @staticmethod
-    def _kill(pid: int) -> None:
-        """Kill a process and its descendants."""
-        import psutil
-
-        try:
-            processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-        except psutil.Error:
-            return
-        for process in processes:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-
-    def _fork(
-        self,
-        parent: int,
-        request: dict[str, Any],
-        descriptors: list[int],
-        caller: socket.socket,
-        others: list[socket.socket],
-    ) -> None:
-        """In the fork: become the caller's process, carry the request out, and exit with its code."""
-        code = 1
-        try:
-            die_with(parent)
-            os.setsid()
-            for one in others:
-                one.close()
-            os.dup2(descriptors[0], 1)
-            os.dup2(descriptors[1], 2)
-            for descriptor in descriptors:
-                if descriptor > 2:
-                    os.close(descriptor)
-            os.chdir(request["folder"])
-            try:
-                run_main(lambda: self.carry_out(request))
-            except SystemExit as end:
-                code = end.code if isinstance(end.code, int) else 1
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            # The caller need not wait while the system takes this process down, which takes CUDA's a while.
-            _answer(caller, code)
-            os._exit(code)
-
-
-def _answer(caller: socket.socket, code: int) -> None:
-    with contextlib.suppress(OSError):  # it is gone, or has its answer
-        caller.sendall(json.dumps({"code": code}).encode() + b"\n")
-
-
-def _is_confined(pid: int) -> bool:
-    """Whether a process has given up new privileges, as each candidate has and none of ours, unless this one has too.
-
-    Nothing takes that back, and children inherit it.
-    """
-    try:
-        mark = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("NoNewPrivs")]
-        own = Path("/proc/self/status").read_text()
-    except OSError:
-        return True
-    return "NoNewPrivs:\t1" in mark and "NoNewPrivs:\t0" in own

@@ -221,9 +221,9 @@ def _commands() -> dict[int, list[str]]:
 
 def of_kind(run: int, kind: str) -> list[int]:
     """The processes of a kind: a script's name; of the tests' warm parents `parent` and its `fork` (a judge, a
-    candidate), `asker` and its `question`."""
-    if kind in ("parent", "fork", "asker", "question"):
-        family = _family("evaluator.py" if kind in ("parent", "fork") else "asker.py")
+    candidate), `worker` and its `question`."""
+    if kind in ("parent", "fork", "worker", "question"):
+        family = _family("evaluator.py" if kind in ("parent", "fork") else "worker.py")
         return [pid for pid, parent in family.items() if (parent in family) == (kind in ("fork", "question"))]
     return [pid for pid, script in jobs_of(run).items() if script == kind]
 

@@ -225,7 +225,7 @@ def test_a_run_on_a_real_protocol(tmp_path: Path, api_type: str) -> None:
         with watching(project.folder, keys) as seen:
             project.snakemake(**environment)
         assert (seen.in_arguments, seen.in_evaluators) == ([], [])
-        assert {"propose.py", "asker.py", "evaluate.py", "evaluator.py"} <= seen.processes
+        assert {"propose.py", "worker.py", "evaluate.py", "evaluator.py"} <= seen.processes
         assert server.answered == 2
         project.snakemake("--forceall", **environment)
         if api_type == "gemini":  # a slow case

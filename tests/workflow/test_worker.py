@@ -1,4 +1,4 @@
-"""The process that asks models: found by those who may, gone when it should be, and no answer is lost with it."""
+"""The process that carries out light jobs: found by those who may, gone when it should be, nothing lost with it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import pytest
 from conftest import REPOSITORY
 from evaluating import KERNEL, wait_for
 from llm_server import LLMServer, Reply
-from snakernel import warm
+from snakernel import warm, worker
 from snakernel.config import config_yaml, load_config
 from snakernel.evaluation.sandbox import PR_SET_NO_NEW_PRIVS
 from snakernel.evaluation.verdict import Evaluation
@@ -89,25 +89,24 @@ class Run:
 
     @property
     def parent(self) -> warm.Parent:
-        """Where the asker is, or would be."""
-        identity = (str(self.process.pid), str(self.config.resolve()))
-        return warm.parent_of(propose.ASKER, self.environment, identity)
+        """Where the worker is, or would be."""
+        return worker.parent_of(self.config, self.environment, str(self.process.pid))
 
-    def asker(self) -> psutil.Process:
-        """The asker of this run, which is started where it is not there."""
-        if not self.askers():
+    def worker(self) -> psutil.Process:
+        """The worker of this run, which is started where it is not there."""
+        if not self.workers():
             self.ask()
-        (asker,) = self.askers()
-        return asker
+        (worker,) = self.workers()
+        return worker
 
     def close(self) -> None:
-        """End the run, and see its asker go."""
+        """End the run, and see its worker go."""
         self.process.kill()
         self.process.wait()
-        wait_for(lambda: not self.askers())
+        wait_for(lambda: not self.workers())
 
-    def askers(self) -> list[psutil.Process]:
-        """The asker of this run: one, or none. Its forks have the same command."""
+    def workers(self) -> list[psutil.Process]:
+        """The worker of this run: one, or none. Its forks have the same command."""
         name = str(self.parent.socket)
         found = [one for one in psutil.process_iter(["cmdline", "ppid"]) if name in (one.info["cmdline"] or [])]
         return [one for one in found if one.info["ppid"] not in {other.pid for other in found}]
@@ -129,12 +128,12 @@ def is_gone(process: psutil.Process) -> bool:
         return True
 
 
-def test_one_asker_serves_all_and_gives_the_answer_that_a_process_of_its_own_gives(run: Run) -> None:
+def test_one_worker_serves_all_and_gives_the_answer_that_a_process_of_its_own_gives(run: Run) -> None:
     first = run.ask()
-    (asker,) = run.askers()
+    (found,) = run.workers()
     second = run.ask()
-    assert run.askers() == [asker]
-    assert asker.children() == [] and asker.num_threads() == 1
+    assert run.workers() == [found]
+    assert found.children() == [] and found.num_threads() == 1
     without = run.configure(run.config.with_name("cold.yaml"), warm=False)
     cold = run.ask(without)
     assert run.server.answered == len(run.server.requests) == 3
@@ -144,37 +143,37 @@ def test_one_asker_serves_all_and_gives_the_answer_that_a_process_of_its_own_giv
 
 
 def test_a_caller_that_is_killed_takes_its_question_with_it(run: Run) -> None:
-    asker = run.asker()
+    worker = run.worker()
     run.server.reset()
     run.server.script(Reply(fault="silent"))
     step, caller = run.start()
     wait_for(lambda: run.server.requests)
-    assert len(asker.children()) == 1
+    assert len(worker.children()) == 1
     caller.send_signal(signal.SIGKILL)
     caller.communicate()
-    wait_for(lambda: not asker.children())
+    wait_for(lambda: not worker.children())
     assert not run.out(step).exists()
     run.steps -= 1
     run.ask()
     assert [sent.why for sent in lost_requests(run.results, "task")] == ["its process was killed"]
     assert (len(run.server.requests), run.server.answered) == (2, 1)
-    assert run.askers() == [asker]
+    assert run.workers() == [worker]
 
 
-def test_an_asker_that_is_killed_takes_its_forks_with_it_and_is_replaced(run: Run) -> None:
-    asker = run.asker()
+def test_a_worker_that_is_killed_takes_its_forks_with_it_and_is_replaced(run: Run) -> None:
+    worker = run.worker()
     lost = len(lost_requests(run.results, "task"))
     run.server.reset()
     run.server.script(Reply(fault="silent"))
     step, caller = run.start()
     wait_for(lambda: run.server.requests)
-    (fork,) = asker.children()
-    asker.kill()
+    (fork,) = worker.children()
+    worker.kill()
     assert run.answer(step, caller).text == "hello"
     assert is_gone(fork)
     assert len(lost_requests(run.results, "task")) == lost + 1
     assert (len(run.server.requests), run.server.answered) == (2, 1)
-    assert run.askers() not in ([], [asker])
+    assert run.workers() not in ([], [worker])
 
 
 def test_a_question_that_fails_is_told_in_the_callers_log(run: Run) -> None:
@@ -185,13 +184,13 @@ def test_a_question_that_fails_is_told_in_the_callers_log(run: Run) -> None:
     assert err.startswith("error: OpenAI at 127.0.0.1 refused the request for model 'gpt-6-sol' with status 401")
 
 
-def forge(parent: warm.Parent, token: str, arguments: dict[str, Any], confined: bool) -> int:
-    """Ask the asker oneself; how many bytes it answers. Confined: as a candidate is."""
+def forge(parent: warm.Parent, token: str, request: dict[str, Any], confined: bool) -> int:
+    """Ask the worker oneself; how many bytes it answers. Confined: as a candidate is."""
     if confined:
         ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     with socket.socket(socket.AF_UNIX) as caller:
         caller.connect(str(parent.socket))
-        message = {"token": token, "folder": "/", "arguments": arguments}
+        message = {"token": token, "folder": "/", "script": "propose", "threads": {}, **request}
         try:
             socket.send_fds(caller, [json.dumps(message).encode() + b"\n"], [1, 2])
             return len(caller.recv(100))
@@ -204,7 +203,7 @@ def _forge(*arguments: Any) -> None:
 
 
 def test_who_has_no_token_or_is_confined_is_not_served(run: Run) -> None:
-    run.asker()
+    run.worker()
     parent = run.parent
     assert parent.socket.stat().st_mode & 0o777 == parent.token.stat().st_mode & 0o777 == 0o600
     assert parent.socket.parent.stat().st_mode & 0o777 == 0o700
@@ -212,34 +211,32 @@ def test_who_has_no_token_or_is_confined_is_not_served(run: Run) -> None:
     for known, confined, served in (("x", False, False), (token, True, False), (token, False, True)):
         run.server.reset()
         run.steps += 1
-        names = {"config": str(run.config), "task_folder": str(run.task), "definition": "d", "step": run.steps}
-        names |= {"prompt": str(run.prompt(run.steps)), "out": str(run.out(run.steps))}
-        process = multiprocessing.get_context("fork").Process(target=_forge, args=(parent, known, names, confined))
+        request = {"config": str(run.config), "arguments": run.arguments(run.steps)}
+        process = multiprocessing.get_context("fork").Process(target=_forge, args=(parent, known, request, confined))
         process.start()
         process.join()
         assert (process.exitcode > 0, run.out(run.steps).exists(), len(run.server.requests)) == (served,) * 3
 
 
-def test_the_asker_goes_when_its_run_is_killed(run: Run) -> None:
-    asker, parent = run.asker(), run.parent
+def test_the_worker_goes_when_its_run_is_killed(run: Run) -> None:
+    worker, parent = run.worker(), run.parent
     run.close()
-    wait_for(lambda: is_gone(asker))
+    wait_for(lambda: is_gone(worker))
     assert not parent.socket.exists() and not parent.token.exists()
 
 
 CASES = {
     "a service": ({}, {}, ["find", "start"]),
-    "a batch": ({"llm_mode": "batch"}, {}, ["find", "start"]),
     "not warm": ({"warm": False}, {}, ["find"]),
-    "replay": ({"api_type": "replay", "replay_path": "answers"}, {}, ["find"]),
-    "a sweep's step": ({}, {"role": "sweep"}, []),
+    "replay": ({"api_type": "replay", "replay_path": "answers"}, {}, ["find", "start"]),
     "not in a run": ({}, {}, []),
-    "an answer is kept": ({}, {}, []),
+    "a fork": ({}, {}, []),
+    "skipped": ({}, {"skip": "enough"}, []),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_asker_is_started_only_where_a_service_will_be_asked(
+def test_a_worker_is_started_only_where_a_job_of_a_run_needs_it(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys, question, calls = CASES[name]
@@ -248,9 +245,8 @@ def test_an_asker_is_started_only_where_a_service_will_be_asked(
     write_text(config, config_yaml(load_config({**KEYS, **keys})))
     prompt = task / "step_1" / "prompt.md"
     write_text(prompt.with_suffix(".json"), json.dumps({"role": "proposer", **question}))
-    if name == "an answer is kept":
-        write_text(tmp_path / "run" / "answers" / "task" / "1.json", "{}")
     monkeypatch.setenv(warm.RUN_PID, "1")
+    monkeypatch.setattr(worker, "is_fork", name == "a fork")
     if name == "not in a run":
         monkeypatch.delenv(warm.RUN_PID)
     made, asked = [], []
@@ -260,7 +256,7 @@ def test_an_asker_is_started_only_where_a_service_will_be_asked(
     monkeypatch.setattr(sys, "argv", ["propose.py", *map(str, command), "--out", str(tmp_path / "response.json")])
     propose.main()
     assert made == calls
-    assert asked == [1]
+    assert asked == ([] if name == "skipped" else [1])
 
 
 SPY = """
@@ -293,14 +289,14 @@ attempt("answer", call)
 """
 
 
-def test_no_kernel_reaches_the_asker(judged: Callable[..., Any], tmp_path: Path) -> None:
+def test_no_kernel_reaches_the_worker(judged: Callable[..., Any], tmp_path: Path) -> None:
     if landlockpy.abi_version() < 6:
         pytest.skip("this kernel has no Landlock, or none that keeps signals")
     with LLMServer() as server:
         run = Run(tmp_path, server)
-        asker = run.asker()
-        assert run.environment["OPENAI_API_KEY"] in asker.environ().values()
-        known = f"SOCKET, TOKEN, PID = {str(run.parent.socket)!r}, {str(run.parent.token)!r}, {asker.pid}\n"
+        worker = run.worker()
+        assert run.environment["OPENAI_API_KEY"] in worker.environ().values()
+        known = f"SOCKET, TOKEN, PID = {str(run.parent.socket)!r}, {str(run.parent.token)!r}, {worker.pid}\n"
         kernel = known + SPY + json.loads(KERNEL.read_text())["sources"][0]["content"]
         # In a process of its own: it ends all that it has as children, and this one has the run.
         out = tmp_path / "verdict.json"
@@ -308,7 +304,7 @@ def test_no_kernel_reaches_the_asker(judged: Callable[..., Any], tmp_path: Path)
         judge.start()
         judge.join()
         verdict = read_model(out, Evaluation)
-        assert run.askers() == [asker]
+        assert run.workers() == [worker]
         run.close()
     assert verdict.correct, verdict.error
     told = dict(line.split(" ", 1) for line in verdict.log.splitlines() if " refused " in line or " got " in line)
