@@ -21,7 +21,7 @@ from snakernel.evaluation.slurm import check_slurm, release
 from snakernel.evaluation.verdict import Evaluation
 from snakernel.files import bring_back_times, digest, read_model, write_text
 from snakernel.jobs import set_job_environment
-from snakernel.llm.providers import check_budget, check_credentials
+from snakernel.llm.providers import check_budget, check_services
 from snakernel.prompts import (
     check_lessons,
     check_templates,
@@ -230,7 +230,7 @@ def limits_of_last_run():
 
 
 def check_key():
-    """Where a service will be asked, its key must be there before anything runs; a finished run needs none."""
+    """Where services will be asked, their keys must be there before anything runs; a finished run needs none."""
     same_limits = limits_of_last_run() == SETTINGS.limits
     settled = all(
         is_answered(task, step)
@@ -240,7 +240,7 @@ def check_key():
     )
     if SETTINGS.asks_a_service and not settled:
         try:
-            check_credentials(SETTINGS.api_type, SETTINGS.api_base)
+            check_services(SETTINGS)
         except UserError as error:
             raise WorkflowError(str(error)) from None
 

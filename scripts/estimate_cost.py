@@ -9,6 +9,7 @@ from snakernel.config import read_config
 from snakernel.dataset import read_tasks
 from snakernel.errors import run_main
 from snakernel.llm.estimate import estimate
+from snakernel.llm.providers import price_to_set, without_price
 
 
 def main() -> None:
@@ -31,7 +32,8 @@ def main() -> None:
         "(max_completion_tokens), once. ~: no prompt of the task is written yet, so its length is a guess."
     )
     if most is None:
-        print("The price of this model is not known: set price: {input: USD, output: USD} per million tokens.")
+        names = without_price(config)
+        print(f"The price of {' and '.join(names)} is not known: set {price_to_set(config, names)}.")
     if config.max_cost is not None:
         print(f"The run ends at max_cost {config.max_cost:g} USD.")
 

@@ -1,7 +1,7 @@
 """Ask a model a step's question, once: the answer is in the journal, on disk, before anything looks at it.
 
 A step that needs not be asked gets a response.json that says why. In a run a fork of scripts/worker.py asks, which has
-the service's SDK imported; `warm: false` does without.
+the services' SDKs imported; `warm: false` does without.
 """
 
 from __future__ import annotations

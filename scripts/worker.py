@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def prepare(request: dict[str, Any]) -> None:
-    """Before a fork that asks: import the SDK of the service or of the optimiser, once for all forks."""
+    """Before a fork that asks: import the SDKs of the services and of the optimiser, once for all forks."""
     if request["script"] == "propose":
         _prepare_to_ask(Path(request["config"]))
 
@@ -46,7 +46,8 @@ def _prepare_to_ask(config: Path) -> None:
 
     settings = read_config(config)
     if settings.asks_a_service:
-        load_sdk(settings.api_type)
+        for service in settings.services:
+            load_sdk(service)
     if settings.agent_type == "sweep" or settings.sweep_steps:
         import optuna.trial  # noqa: F401
 

@@ -192,7 +192,7 @@ def _model(source: Path) -> str:
 
 def write_config(folder: Path, config: Config) -> None:
     """config.yaml, with the baseline's keys."""
-    values = {key: getattr(config, key) for key in KEYS}
+    values = {key: getattr(config, key) for key in KEYS} | {"model_name": " or ".join(config.model_shares)}
     write_text(folder / "config.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 

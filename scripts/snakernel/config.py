@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from snakernel.errors import UserError
 from snakernel.files import explain, read_text
 
+ApiType = Literal["claude", "openai", "gemini", "replay"]
 API_ALIASES = {"anthropic": "claude", "google": "gemini"}
 Feedback = Literal["latencies", "baseline", "roofline", "errors", "resources", "notes", "profile"]
 WITHOUT_EFFECT = ("level", "problem_id", "dtype_str", "debug")
@@ -52,6 +53,16 @@ class Price(BaseModel):
 
 PriceOrPrices = Price | Mapping[str, Price] | None
 """One model's price, or several models' by their names."""
+
+
+def split_model(name: str) -> tuple[str | None, str]:
+    """The service that a name of ``models`` begins with, and the model as that service names it.
+
+    None and the whole name where it begins with no service: names of models have colons too.
+    """
+    service, colon, model = name.partition(":")
+    service = API_ALIASES.get(service, service)
+    return (service, model) if colon and service in get_args(ApiType) else (None, name)
 
 
 class Config(BaseModel):
@@ -132,17 +143,19 @@ class Config(BaseModel):
     prompts_path: str | None = None
     """Folder of prompt templates that are used in place of those of the same name in prompts/."""
 
-    api_type: Literal["claude", "openai", "gemini", "replay"] = "openai"
+    api_type: ApiType = "openai"
     """Who answers; anthropic and google are accepted for claude and gemini. replay answers from files."""
     model_name: str = "gpt-5-mini"
     """The model, as its service names it."""
     api_base: str | None = None
-    """Address of an OpenAI-compatible server; default the service's own, or the environment's OPENAI_BASE_URL, ..."""
+    """Address of an OpenAI-compatible server; default the service's own, or the environment's OPENAI_BASE_URL, ... It
+    is api_type's: other services of models are asked at their own."""
     replay_path: str | None = None
     """replay: folder that holds {definition}/{step}.md, the raw text of one answer each; or the folder of a run, whose
     answers are given again."""
     models: dict[str, float] | None = None
-    """Several models of the one service instead of model_name, each with its share; a list gives them equal ones."""
+    """Several models instead of model_name, each with its share; a list gives them equal ones. A name that begins with
+    a service and a colon, such as claude:claude-opus-4-6, is that service's model, any other is api_type's."""
     model_choice: Literal["weights", "bandit"] = "weights"
     """Models: weights draws a step's model by its share; bandit prefers what improved most for a dollar so far."""
     temperature: float | None = Field(default=0.6, ge=0, le=2)
@@ -171,13 +184,13 @@ class Config(BaseModel):
     """The same for each task."""
     price: Price | dict[str, Price] | None = None
     """Price of the model, {input: USD, output: USD} per million tokens, for models that are not on the price list; of
-    several models: {name: {input: USD, output: USD}}."""
+    several models: {name: {input: USD, output: USD}}, with the names that models has."""
     requests_per_minute: int | None = Field(default=None, ge=1)
-    """Requests that all processes of this machine may send to the service in any 60 seconds; null: no bound."""
+    """Requests that all processes of this machine may send to a service in any 60 seconds; null: no bound."""
     tokens_per_minute: int | None = Field(default=None, ge=1)
     """The same for tokens: the prompt's, estimated, and max_completion_tokens until the answer's are known."""
     requests_in_flight: int | None = Field(default=None, ge=1)
-    """Requests that all processes of this machine may wait for at once; null: no bound."""
+    """Requests to a service that all processes of this machine may wait for at once; null: no bound."""
 
     eval_backend: Literal["local", "cpu", "modal"] = "local"
     """Where kernels are judged: local is a CUDA device of this machine, cpu is Triton's interpreter, modal rents one
@@ -221,8 +234,8 @@ class Config(BaseModel):
     required_matched_ratio: float | None = Field(default=None, gt=0, le=1)
     """Share of elements that must be right; null takes flashinfer-bench's own for the definition."""
     warm: bool = True
-    """Keep a process with torch and flashinfer_bench imported, and fork evaluations from it, and one with the service's
-    SDK, and fork questions and other light jobs from that; false starts each anew."""
+    """Keep a process with torch and flashinfer_bench imported, and fork evaluations from it, and one with the SDKs of
+    the services, and fork questions and other light jobs from that; false starts each anew."""
     warm_idle_s: float = Field(default=300.0, gt=0)
     """Seconds without an evaluation, or a light job, after which that process goes; with its run it goes anyway."""
     max_workloads: int | None = Field(default=None, ge=1)
@@ -259,6 +272,12 @@ class Config(BaseModel):
     def _shares(cls, value: dict[str, float] | None) -> dict[str, float] | None:
         if value is not None and not (value and all(0 < share < float("inf") for share in value.values())):
             raise ValueError("must name at least one model, each with a share over 0")
+        for name in value or {}:
+            service, model = split_model(name)
+            if service == "replay":
+                raise ValueError(f"{name!r}: replay is no part of a mixture; api_type: replay answers all from files")
+            if not model.strip():
+                raise ValueError(f"{name!r} must name a model")
         return value
 
     @field_validator(
@@ -332,9 +351,29 @@ class Config(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _models_differ(self) -> Config:
+        known: dict[tuple[str, str], str] = {}
+        for name in self.models or {}:
+            service, model = split_model(name)
+            same = known.setdefault((service or self.api_type, model), name)
+            if same != name:
+                raise ValueError(f"models: {same!r} and {name!r} are the same model")
+        return self
+
+    @model_validator(mode="after")
+    def _api_base_is_asked(self) -> Config:
+        if self.api_base is not None and self.asks_a_service and self.api_type not in self.services:
+            raise ValueError(
+                f"api_base: is where api_type {self.api_type} is asked, and models has none of it; others are asked "
+                "where the environment says (ANTHROPIC_BASE_URL, OPENAI_BASE_URL, GEMINI_BASE_URL)"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _has_batches(self) -> Config:
-        if self.llm_mode == "batch" and self.api_type not in ("claude", "openai", "replay"):
-            raise ValueError(f"llm_mode: batch is for api_type claude and openai, not for {self.api_type}")
+        without = [service for service in self.services if service not in ("claude", "openai", "replay")]
+        if self.llm_mode == "batch" and without:
+            raise ValueError(f"llm_mode: batch is for api_type claude and openai, not for {', '.join(without)}")
         return self
 
     @property
@@ -366,6 +405,32 @@ class Config(BaseModel):
     def model_shares(self) -> dict[str, float]:
         """The models that are asked, each with its share."""
         return self.models or {self.model_name: 1.0}
+
+    def served(self, name: str) -> tuple[str, str]:
+        """Who answers for a model of ``model_shares``, and the model as its service names it.
+
+        With ``api_type: replay`` that is replay for all: nobody is paid.
+        """
+        service, model = split_model(name) if self.models else (None, name)
+        return (self.api_type if service is None or self.api_type == "replay" else service), model
+
+    @property
+    def services(self) -> list[str]:
+        """Those who answer, each once."""
+        return list(dict.fromkeys(self.served(name)[0] for name in self.model_shares))
+
+    def base_of(self, service: str) -> str | None:
+        """The address that is configured for a service: ``api_base`` is that of ``api_type``."""
+        return self.api_base if service == self.api_type else None
+
+    def prices_of(self, service: str) -> PriceOrPrices:
+        """``price``, with the models of a service as it names them."""
+        if not isinstance(self.price, Mapping):
+            return self.price
+        named = {split_model(name): price for name, price in self.price.items()}
+        # A model of model_name may begin like a service.
+        own = self.price if service == self.api_type else {}
+        return {**own, **{model: price for (owner, model), price in named.items() if owner == service}}
 
     @property
     def ignored(self) -> list[str]:

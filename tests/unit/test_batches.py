@@ -6,18 +6,20 @@ import json
 import multiprocessing
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 from evaluating import wait_for
 from llm_server import LLMServer, Reply
-from snakernel.config import load_config
+from snakernel.config import config_yaml, load_config
 from snakernel.errors import UserError
-from snakernel.llm import retry
+from snakernel.files import read_model, write_text
+from snakernel.llm import asking, retry
 from snakernel.llm.base import Answer, Request, Usage
 from snakernel.llm.journal import Journal, kept_answers, lost_requests
 from snakernel.llm.ledger import Ledger
-from snakernel.llm.prices import cost_usd
+from snakernel.llm.prices import cost_usd, worst_usd
 from snakernel.llm.providers import create_provider
 from snakernel.llm.replay import Replay
 from snakernel.skipping import NotAsked
@@ -52,7 +54,7 @@ def ask(results: Path, api_type: str, *, sleep=lambda _: None, batch=True, step=
 
     def provider():
         service = create_provider(api_type=api_type, batch=batch, poll_s=0.01, sleep=sleep)
-        service.gate = Ledger(journal, service.worst_usd, **bounds)
+        service.gate = Ledger(journal, api_type, partial(worst_usd, batch=batch), **bounds)
         return service
 
     request = Request(prompt=prompt, model=MODELS[api_type], max_completion_tokens=1000, **fields)
@@ -210,3 +212,28 @@ def test_a_batch_that_did_not_bring_the_answer_is_lost(server, tmp_path) -> None
 def test_only_two_services_have_batches() -> None:
     with pytest.raises(UserError, match="llm_mode: batch is for api_type claude and openai, not for gemini"):
         load_config({"api_type": "gemini", "llm_mode": "batch"})
+
+
+def test_batches_of_a_mixture_are_each_collected_where_they_are(server, tmp_path) -> None:
+    """Also where the mixture has become another one meanwhile, that streams."""
+    keys = {"save_path": str(tmp_path), "run": "run", "max_completion_tokens": 1000, "max_cost": 9.0}
+    mixture = {api_type: f"{api_type}:{model}" for api_type, model in MODELS.items()}
+    before = load_config({**keys, "models": list(mixture.values()), "llm_mode": "batch"})
+    write_text(tmp_path / "config.yaml", config_yaml(load_config({**keys, "models": ["claude:x", "openai:y"]})))
+    task = before.results / "a"
+    for step, name in enumerate(mixture.values(), 1):
+        prompt = task / f"step_{step}" / "prompt.md"
+        write_text(prompt, PROMPT)
+        write_text(prompt.with_suffix(".json"), json.dumps({"role": "proposer", "model": name}))
+        journal = Journal(before.results, "a", step)
+        service = asking.provider(before, journal, task, "d", prompt)
+        service._sleep = _interrupt
+        with pytest.raises(KeyboardInterrupt):
+            journal.answer(partial(asking.request, before, prompt), lambda service=service: service)
+    for step, (api_type, model) in enumerate(MODELS.items(), 1):
+        prompt, out = task / f"step_{step}" / "prompt.md", task / f"step_{step}" / "response.json"
+        asking.ask_step(tmp_path / "config.yaml", task, "d", step, prompt, out)
+        answer = read_model(out, Answer)
+        assert (answer.api_type, answer.request.model, answer.text) == (api_type, model, "hello")
+        assert answer.cost_usd == pytest.approx(cost_usd(api_type, answer.model, answer.usage) / 2)
+    assert len(server.requests) == 2 and lost_requests(before.results, "a") == []

@@ -64,7 +64,7 @@ def ask(results: Path, task: str, step: int, *, more_room: int = 0, ledger=Ledge
 
     def provider():
         service = create_provider(api_type="openai", sleep=lambda _: None)
-        service.gate = ledger(journal, service.worst_usd, **bounds)
+        service.gate = ledger(journal, "openai", worst_usd, **bounds)
         return service
 
     try:
@@ -185,7 +185,8 @@ def test_a_request_without_a_price_then_counts_by_todays(server, tmp_path) -> No
     journal.folder.mkdir(parents=True)
     tokens = prompt_tokens(REQUEST.prompt)
     values = {"input_tokens": tokens, "max_completion_tokens": 1000, "worst_usd": None}
-    journal._add_lost(Sent(started="2026-01-01T00:00:00.000+00:00", model=REQUEST.model, **values))
+    when = "2026-01-01T00:00:00.000+00:00"
+    journal._add_lost(Sent(started=when, model=REQUEST.model, api_type="openai", **values))
     assert ask(tmp_path, "a", 1, max_cost=1.9 * WORST).startswith("NotAsked: budget spent")
     assert ask(tmp_path, "a", 1, max_cost=2.1 * WORST) == "hello"
 
@@ -313,11 +314,11 @@ def test_an_answer_that_was_cut_and_kept_is_counted_once(server, tmp_path) -> No
     journal = Journal(tmp_path, "a", 1)
     server.answer = Reply(text="half", stop="max_output_tokens", output_tokens=1000)
     assert ask(tmp_path, "a", 1) == "half"
-    paid = Ledger(journal, lambda _: None)._paid(journal.folder)
+    paid = Ledger(journal, "openai", worst_usd)._paid(journal.folder)
     assert paid > 0
     answer = journal.read()
     journal._keep(answer, journal._beside(answer.ended, ".cut.json"))
-    assert Ledger(journal, lambda _: None)._paid(journal.folder) == paid
+    assert Ledger(journal, "openai", worst_usd)._paid(journal.folder) == paid
     assert journal.recover()
     assert len(kept_answers(tmp_path, "a")) == 1
 

@@ -15,6 +15,8 @@ import pytest
 from conftest import REPOSITORY
 from snakernel.config import Config
 from snakernel.dataset import read_tasks
+from snakernel.files import read_model, write_model
+from snakernel.llm.base import Answer
 from snakernel.report import charts
 from snakernel.report.data import RunReport, read_run, reason
 from snakernel.report.page import report_page, start_page
@@ -84,6 +86,34 @@ def test_what_a_model_wrote_is_text(config: Config, tmp_path: Path) -> None:
     for part in (page, task_page(page, found.tasks[0].name)):
         assert "<script>alert(1)" not in part
         assert "&lt;script&gt;alert(1)" in part
+
+
+def test_what_each_of_several_models_has_brought(page: str, tmp_path: Path) -> None:
+    """By who was asked and for what: one name of two services is two models."""
+    assert 'id="models"' not in page  # one model is no news
+    config = make_run(tmp_path, tasks=2, steps=4, workloads=1, models=["test-model", "openai:test-model"])
+    tasks = read_tasks(Path(config.tasks_path), config.dataset)
+    for task in tasks:
+        for path in sorted((config.results / task.name).glob("step_*/response.json"))[1:]:
+            write_model(path, read_model(path, Answer).model_copy(update={"api_type": "openai", "cost_usd": 0.25}))
+    found = read_run(config, tasks)
+    first, other = found.asked
+    assert [(one.service, one.name, len(one.rows)) for one in (first, other)] == [
+        ("claude", "test-model", 2),
+        ("openai", "test-model", 6),
+    ]
+    assert other.cost_usd == pytest.approx(6 * 0.25)
+    assert first.correct + other.correct == sum(row.correct for row in found.summary.tasks)
+    assert first.tokens + other.tokens == found.summary.input_tokens + found.summary.output_tokens
+    assert first.best + other.best == found.summary.correct_count == 2
+    assert other.best == sum(task.best.row.number > 1 for task in found.tasks)
+    told = report_page(found, provenance(found))
+    table = re.search(r'id="models">(.*?)</table>', told, re.DOTALL)[1]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in table.partition("<tbody>")[2].split("</tr>")]
+    assert [row[:3] for row in rows[:2]] == [["test-model", "claude", "2"], ["test-model", "openai", "6"]]
+    steps = task_page(told, found.tasks[0].name)
+    assert steps.count('<span class="soft">of openai</span>') == 3
+    assert steps.count('<span class="soft">of claude</span>') == 1
 
 
 def test_best_so_far_and_spent(run: RunReport) -> None:

@@ -58,6 +58,9 @@ def test_no_key(project: Project) -> None:
     told = refusal(project, ANTHROPIC_API_KEY="", ANTHROPIC_AUTH_TOKEN="")
     assert "ANTHROPIC_API_KEY and ANTHROPIC_AUTH_TOKEN are not set" in told
     assert "Traceback" not in told
+    project.configure(models=["anthropic:a", "openai:b"], api_type="openai", total_steps=1)
+    told = refusal(project, ANTHROPIC_API_KEY="", ANTHROPIC_AUTH_TOKEN="", OPENAI_API_KEY="", OPENAI_BASE_URL="")
+    assert "ANTHROPIC_API_KEY and ANTHROPIC_AUTH_TOKEN are not set" in told and "OPENAI_API_KEY is not set" in told
 
 
 def test_no_gpu(project: Project) -> None:

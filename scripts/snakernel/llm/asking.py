@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from functools import partial
 from pathlib import Path
 
 from snakernel.config import Config, read_config
@@ -49,9 +50,10 @@ def ask_step(config: Path, task_folder: Path, definition: str, step: int, prompt
 def request(config: Config, prompt: Path) -> Request:
     """A step's question, to the model that it is for."""
     question = read_model(prompt.with_suffix(".json"), Prompt).question
+    _, model = config.served(question.model or config.model_name)
     return Request(
         prompt=read_text(prompt),
-        model=question.model or config.model_name,
+        model=model,
         temperature=config.temperature,
         max_completion_tokens=config.max_completion_tokens,
         thinking=config.thinking,
@@ -73,12 +75,13 @@ def kernel_to_sweep(config: Config, task_folder: Path, definition: str, prompt: 
 
 def provider(config: Config, journal: Journal, task_folder: Path, definition: str, prompt: Path) -> Provider:
     """Who answers a step."""
+    question = read_json(prompt.with_suffix(".json"))
     replay = None
     if config.api_type == "replay":
         from snakernel.llm.replay import Replay
 
         replay = Replay(config.replay_path or "", task_folder.name, definition, journal.step)
-    if read_json(prompt.with_suffix(".json"))["role"] == "sweep" and not (replay and replay.journal.is_file()):
+    if question["role"] == "sweep" and not (replay and replay.journal.is_file()):
         from snakernel.search.trials import Trials
 
         return Trials(kernel_to_sweep(config, task_folder, definition, prompt))
@@ -86,19 +89,21 @@ def provider(config: Config, journal: Journal, task_folder: Path, definition: st
         return replay
     from snakernel.llm.ledger import Ledger
     from snakernel.llm.limits import create_limits
-    from snakernel.llm.providers import create_provider
+    from snakernel.llm.providers import create_provider, worst_usd_of
 
+    api_type, _ = config.served(question.get("model") or config.model_name)
     service = create_provider(
-        api_type=config.api_type,
-        api_base=config.api_base,
+        api_type=api_type,
+        api_base=config.base_of(api_type),
         memory=journal.answers / ".refused.json",
-        price=config.price,
+        price=config.prices_of(api_type),
         batch=config.llm_mode == "batch",
         poll_s=config.batch_poll_s,
     )
     service.gate = Ledger(
         journal,
-        service.worst_usd,
+        api_type,
+        partial(worst_usd_of, config),
         max_cost=config.max_cost,
         max_cost_per_task=config.max_cost_per_task,
         limits=create_limits(config, service.base_url),

@@ -33,7 +33,7 @@ class Question(BaseModel):
     lessons: list[str] = Field(default_factory=list)
     """The tasks of another run, or before this one in its own, whose best kernels the prompt showed."""
     model: str | None = None
-    """models: the one that is asked; sweep: who chose the values; else model_name is asked."""
+    """models: the one that is asked, by its name there; sweep: who chose the values; else model_name is asked."""
     model_scores: dict[str, float] = Field(default_factory=dict)
     """What each model was drawn by: its share, or with a bandit the improvement for a dollar that was drawn for it."""
 
@@ -109,7 +109,7 @@ class Answer(BaseModel):
     format_version: int = 1
     """Version of this file's format."""
     api_type: str
-    """The provider: claude, openai, gemini or replay."""
+    """The provider: claude, openai, gemini or replay; also imported and sweep."""
     request: Request
     """What was asked."""
     text: str
@@ -156,6 +156,8 @@ class Sent(BaseModel):
     """When it was sent, ISO 8601, UTC."""
     model: str
     """The model as it was asked for."""
+    api_type: str | None = None
+    """Who was asked; None in runs that had one service, and did not write it down."""
     input_tokens: int
     """Tokens of the prompt, estimated."""
     max_completion_tokens: int

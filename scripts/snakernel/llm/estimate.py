@@ -11,8 +11,8 @@ from snakernel.config import Config
 from snakernel.dataset import Task
 from snakernel.llm.base import Request, Usage
 from snakernel.llm.journal import answer_files, kept_answers
-from snakernel.llm.prices import BYTES_PER_TOKEN, cost_usd, price_of, worst_usd
-from snakernel.llm.providers import address_of
+from snakernel.llm.prices import BYTES_PER_TOKEN, cost_usd, price_of
+from snakernel.llm.providers import address_of, worst_usd_of
 from snakernel.prompts import TEMPLATES
 from snakernel.search import create_strategy
 
@@ -55,14 +55,15 @@ def estimate_task(config: Config, task: Task, usual: int | None) -> Estimate:
     size = statistics.fmean(sizes) if sizes else _size_of_parts(config, task)
     if not config.asks_a_service:
         return Estimate(task.name, steps, round(size / BYTES_PER_TOKEN), bool(sizes), 0.0, 0.0)
-    where = {"api_base": address_of(config.api_type, config.api_base), "batch": config.llm_mode == "batch"}
     shares = config.model_shares
     most, like = [], []
-    for model in shares:
+    for service, model in map(config.served, shares):
         request = Request(prompt="x" * round(size), model=model, max_completion_tokens=config.max_completion_tokens)
-        most.append(worst_usd(config.api_type, request, price=config.price, **where))
+        most.append(worst_usd_of(config, service, request))
         usage = Usage(input_tokens=round(size / BYTES_PER_TOKEN), output_tokens=usual or 0)
-        like.append(cost_usd(config.api_type, model, usage, price=price_of(config.price, model), **where))
+        price = price_of(config.prices_of(service), model)
+        where = address_of(service, config.base_of(service))
+        like.append(cost_usd(service, model, usage, api_base=where, price=price, batch=config.llm_mode == "batch"))
     mean = None if usual is None or None in like else sum(map(mul, like, shares.values())) / sum(shares.values())
     return Estimate(
         task=task.name,

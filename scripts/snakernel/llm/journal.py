@@ -295,6 +295,7 @@ class Journal:
             copy = read_model(self.answers.parent / self.folder.name / f"step_{self.step}" / "response.json", Answer)
             known = {
                 "model": copy.request.model,
+                "api_type": copy.api_type,
                 "input_tokens": copy.usage.input_tokens,
                 "max_completion_tokens": copy.request.max_completion_tokens,
                 "worst_usd": copy.cost_usd,

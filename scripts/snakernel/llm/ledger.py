@@ -48,7 +48,9 @@ class Ledger(Gate):
 
     Args:
         journal: the step's entry, which this process holds.
-        worst_usd: the most that a request can cost; None where that is not known.
+        api_type: who is asked.
+        worst_usd: the most that a request to a service can cost; None where that is not known. Other steps' requests
+            may be to other services.
         max_cost: US dollars that the whole run may cost; None: no bound.
         max_cost_per_task: the same for each task.
         limits: what processes share besides money.
@@ -58,14 +60,15 @@ class Ledger(Gate):
     def __init__(
         self,
         journal: Journal,
-        worst_usd: Callable[[Request], float | None],
+        api_type: str,
+        worst_usd: Callable[[str | None, Request], float | None],
         *,
         max_cost: float | None = None,
         max_cost_per_task: float | None = None,
         limits: Limits | None = None,
         sleep: Callable[[float], object] = time.sleep,
     ):
-        self.journal = journal
+        self.journal, self.api_type = journal, api_type
         self.max_cost, self.max_cost_per_task = max_cost, max_cost_per_task
         self._worst_usd, self._limits, self._sleep = worst_usd, limits, sleep
 
@@ -78,10 +81,11 @@ class Ledger(Gate):
             NotAsked: the budget is spent.
             UserError: the budget is bounded and the price of the model, or of an answer in the journal, is not known.
         """
-        worst = self._worst_usd(request)
+        worst = self._worst_usd(self.api_type, request)
         sent = Sent(
             started=_now(),
             model=request.model,
+            api_type=self.api_type,
             input_tokens=prompt_tokens(request.prompt),
             max_completion_tokens=request.max_completion_tokens,
             worst_usd=worst,
@@ -183,7 +187,7 @@ class Ledger(Gate):
         if sent.max_completion_tokens:  # else its answer was damaged, and nothing is known of it
             prompt = " " * int(sent.input_tokens * BYTES_PER_TOKEN)
             request = Request(prompt=prompt, model=sent.model, max_completion_tokens=sent.max_completion_tokens)
-            worst = self._worst_usd(request)
+            worst = self._worst_usd(sent.api_type, request)
         if worst is None:
             raise UserError(
                 f"max_cost: nobody knows what a request in {path} has cost ({sent.why or 'it is on its way'}, "
@@ -192,25 +196,29 @@ class Ledger(Gate):
         return worst
 
     def _paid(self, folder: Path) -> float:
-        """The costs of a task's answers; a file beside them saves reading each again for every request."""
+        """The costs of a task's answers; a file beside them saves reading each again for every request. What is not
+        known is not kept there: prices may be configured later."""
         cache = folder / ".costs.json"
         known = read_json(cache) if cache.exists() else {}
-        costs: dict[str, tuple[int, int, float]] = {}
+        costs: dict[str, tuple[int, int, float | None]] = {}
         for path in once_each(folder):
             stat = path.stat()
             mark = [stat.st_mtime_ns, stat.st_size]
             kept = known.get(path.name)
-            costs[path.name] = kept if kept and kept[:2] == mark else [*mark, self._cost(path)]
+            costs[path.name] = kept if kept and kept[:2] == mark else [*mark, read_model(path, Answer).cost_usd]
         if costs != known:
             write_text(cache, json.dumps(costs) + "\n")
-        return sum(cost for *_, cost in costs.values())
+        return sum(self._most(folder / name) if cost is None else cost for name, (*_, cost) in costs.items())
 
-    def _cost(self, path: Path) -> float:
+    def _most(self, path: Path) -> float:
+        """The most that an answer without a known cost can have cost, by today's price of who gave it."""
         answer = read_model(path, Answer)
-        cost = answer.cost_usd if answer.cost_usd is not None else self._worst_usd(answer.request)
-        if cost is None:
-            raise UserError(f"max_cost: {path} has no known cost; set price: {{input: USD, output: USD}}")
-        return cost
+        most = self._worst_usd(answer.api_type, answer.request)
+        if most is None:
+            raise UserError(
+                f"max_cost: {path}, of {answer.api_type}, has no known cost; set price: {{input: USD, output: USD}}"
+            )
+        return most
 
 
 def _now() -> str:

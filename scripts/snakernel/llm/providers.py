@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from snakernel.config import Config, PriceOrPrices
+from snakernel.config import API_ALIASES, Config, PriceOrPrices
 from snakernel.errors import UserError
 from snakernel.llm.base import Request, Usage
 
@@ -25,7 +25,6 @@ class _Address:
     keys: tuple[str, ...]
 
 
-_ALIASES = {"anthropic": "claude", "google": "gemini"}
 _ADDRESSES = {
     "claude": _Address(
         "https://api.anthropic.com", "ANTHROPIC_BASE_URL", ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
@@ -116,26 +115,69 @@ def check_credentials(api_type: str, api_base: str | None = None) -> None:
     _key(api_type, address_of(api_type, api_base))
 
 
+def check_services(config: Config) -> None:
+    """Check that each service that a run asks has its key, before anything runs.
+
+    Raises:
+        UserError: some have none; all are named.
+    """
+    faults = []
+    for service in config.services:
+        try:
+            check_credentials(service, config.base_of(service))
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError("; ".join(faults))
+
+
+def worst_usd_of(config: Config, api_type: str | None, request: Request) -> float | None:
+    """The most that a request to one of a run's services can cost in US dollars; None where its price is not known.
+
+    ``api_type`` is None for requests of runs that had one service, and did not write down which.
+    """
+    from snakernel.llm.prices import worst_usd  # here: a job that needs no price need not load it
+
+    api_type = api_type or config.api_type
+    if api_type not in _ADDRESSES:
+        return None
+    where = address_of(api_type, config.base_of(api_type))
+    price = config.prices_of(api_type)
+    return worst_usd(api_type, request, api_base=where, price=price, batch=config.llm_mode == "batch")
+
+
+def without_price(config: Config) -> list[str]:
+    """The models that a run asks and whose price is not known."""
+    found = []
+    for name in config.model_shares if config.asks_a_service else []:
+        service, model = config.served(name)
+        request = Request(prompt="", model=model, max_completion_tokens=config.max_completion_tokens)
+        if worst_usd_of(config, service, request) is None:
+            found.append(name)
+    return found
+
+
+def price_to_set(config: Config, names: list[str]) -> str:
+    """How prices of models are configured."""
+    one = "{input: USD, output: USD}"
+    told = f"{{{', '.join(f'{name}: {one}' for name in names)}}}" if config.models else one
+    return f"price: {told} per million tokens"
+
+
 def check_budget(config: Config) -> None:
     """Check that a bound of the costs can be kept, before anything runs.
 
     Raises:
-        UserError: the price of the model is not known.
+        UserError: the price of a model is not known; all such models are named.
     """
-    if not config.asks_a_service or (config.max_cost is None and config.max_cost_per_task is None):
+    if config.max_cost is None and config.max_cost_per_task is None:
         return
-    from snakernel.llm.prices import worst_usd  # here: it loads the price list
-
-    base_url = address_of(config.api_type, config.api_base)
-    for model in config.model_shares:
-        request = Request(prompt="", model=model, max_completion_tokens=config.max_completion_tokens)
-        if worst_usd(config.api_type, request, api_base=base_url, price=config.price) is None:
-            key = "max_cost" if config.max_cost is not None else "max_cost_per_task"
-            name = f"{{{model}: {{input: USD, output: USD}}}}" if config.models else "{input: USD, output: USD}"
-            raise UserError(
-                f"{key}: cannot be kept, as the price of model {model!r} is not on the price list; set price: {name} "
-                "per million tokens, or take the bound away"
-            )
+    if names := without_price(config):
+        key = "max_cost" if config.max_cost is not None else "max_cost_per_task"
+        raise UserError(
+            f"{key}: cannot be kept, as the price of model {' and '.join(map(repr, names))} is not on the price list; "
+            f"set {price_to_set(config, names)}, or take the bound away"
+        )
 
 
 def _class_of(api_type: str) -> type[Service]:
@@ -149,9 +191,9 @@ def _class_of(api_type: str) -> type[Service]:
 
 
 def _canonical(api_type: str) -> str:
-    known = _ALIASES.get(api_type, api_type)
+    known = API_ALIASES.get(api_type, api_type)
     if known not in _ADDRESSES:
-        allowed = ", ".join([*_ADDRESSES, *_ALIASES])
+        allowed = ", ".join([*_ADDRESSES, *API_ALIASES])
         raise UserError(f"api_type: {api_type!r} is no service that answers, it must be one of {allowed}")
     return known
 

@@ -29,7 +29,7 @@ from snakernel.config import PriceOrPrices
 from snakernel.errors import UserError
 from snakernel.files import write_text
 from snakernel.llm.base import Answer, Gate, Refused, Request
-from snakernel.llm.prices import cost_usd, price_of, worst_usd
+from snakernel.llm.prices import cost_usd, price_of
 
 MAX_WAIT_S = 120.0
 """The longest wait between two requests, in seconds, whatever Retry-After says."""
@@ -164,8 +164,8 @@ class Service(ABC):
         if pending is not None and pending.service not in ("", self._service):
             raise UserError(
                 f"batch {pending.batch_id} may have the answer of this step; it is at {pending.service}, not at "
-                f"{self._service}: set api_type and api_base back until it is collected, or give it up by moving the "
-                "line of the step's sent.jsonl to its lost.jsonl in the journal"
+                f"{self._service}: set api_type, models and api_base back until it is collected, or give it up by "
+                "moving the line of the step's sent.jsonl to its lost.jsonl in the journal"
             )
         if pending is not None and pending.request is not None:
             request = pending.request  # that is what will be answered
@@ -301,10 +301,6 @@ class Service(ABC):
 
     def _is_refused(self, name: str, fault: Fault) -> bool:
         return fault.status in (400, 422) and re.search(rf"(?<![a-z]){name}\b", fault.names) is not None
-
-    def worst_usd(self, request: Request) -> float | None:
-        """The most that one request can cost; None where the price of the model is not known."""
-        return worst_usd(self.api_type, request, api_base=self.base_url, price=self.price, batch=self.batch)
 
     def _cost(self, request: Request, model: str, raw: dict[str, Any], *, batch: bool = False) -> float | None:
         price = price_of(self.price, request.model)

@@ -155,7 +155,7 @@ def run_row(index: int, run: Run, tasks: list[TaskRow]) -> RunRow:
     everywhere = [s for s, task in zip(speedups, tasks, strict=True) if s is not None and None not in task.speedups]
     ratios = [one.value for task in tasks if (one := task.times[index]) is not None]
     costs = [row.cost_usd for row in rows]
-    models = ", ".join(run.config.models or [run.config.model_name])
+    models = ", ".join(run.config.model_shares)
     return RunRow(
         name=run.summary.run,
         what=f"{run.config.agent_type}, {models}",

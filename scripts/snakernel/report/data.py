@@ -65,6 +65,11 @@ class StepRow:
         return f"{verb} step {self.parent}{seen}"
 
     @property
+    def asked(self) -> tuple[str, str]:
+        """The service that was asked, and the model that it was asked for."""
+        return self.answer.api_type, self.answer.request.model
+
+    @property
     def tokens(self) -> int:
         """Tokens of the question and the answer."""
         return self.answer.usage.input_tokens + self.answer.usage.output_tokens
@@ -156,6 +161,36 @@ class TaskReport:
 
 
 @dataclass(frozen=True)
+class ModelReport:
+    """What one model has brought, by its answers that have a verdict."""
+
+    service: str
+    """Who was asked."""
+    name: str
+    """As it was asked for."""
+    rows: list[StepRow]
+    """Its answers."""
+    best: int
+    """Tasks whose best kernel it wrote."""
+
+    @property
+    def correct(self) -> int:
+        """Answers that held a correct kernel."""
+        return sum(row.evaluation.correct for row in self.rows)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all questions and answers."""
+        return sum(row.tokens for row in self.rows)
+
+    @property
+    def cost_usd(self) -> float | None:
+        """Price of its answers; None where one is not known."""
+        costs = [row.answer.cost_usd for row in self.rows]
+        return None if None in costs else sum(cost for cost in costs if cost is not None)
+
+
+@dataclass(frozen=True)
 class RunReport:
     """A run."""
 
@@ -177,6 +212,16 @@ class RunReport:
     def models(self) -> list[str]:
         """The models that answered, as served."""
         return sorted({row.answer.model for row in self.rows})
+
+    @property
+    def asked(self) -> list[ModelReport]:
+        """The models that were asked and what each brought, by service and name; sweeps ask nobody."""
+        rows: dict[tuple[str, str], list[StepRow]] = {}
+        for row in self.rows:
+            if row.answer.request.question.role != "sweep":
+                rows.setdefault(row.asked, []).append(row)
+        bests = Counter(task.best.row.asked for task in self.tasks if task.best is not None)
+        return [ModelReport(*key, rows[key], bests[key]) for key in sorted(rows)]
 
     @property
     def versions(self) -> dict[str, str]:

@@ -38,6 +38,7 @@ def report_page(run: RunReport, provenance: dict[str, Provenance]) -> str:
     has_floor = any(task.best and task.best.floor_share is not None for task in run.tasks)
     shared = dict(
         run=run,
+        asked=run.asked,
         provenance=provenance,
         attempts=len(rows),
         lost=run.summary.lost_requests,
@@ -67,6 +68,15 @@ def report_page(run: RunReport, provenance: dict[str, Provenance]) -> str:
             ("cost", True),
             ("tokens", True),
             ("model", False),
+        ],
+        model_columns=[
+            ("model asked for", False),
+            ("service", False),
+            ("answers", True),
+            ("correct", True),
+            ("best of tasks", True),
+            ("cost", True),
+            ("tokens", True),
         ],
         step_columns=[
             ("step", True),

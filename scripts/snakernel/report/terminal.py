@@ -82,10 +82,10 @@ class Terminal(logging.Handler):
         """The workflow has started: it is being planned."""
         self.monitor = Monitor.of(self.config, self.tasks)
         steps = sum(task.planned for task in self.monitor.tasks.values())
-        names = ", ".join(self.config.models or [self.config.model_name])
+        names, services = ", ".join(self.config.model_shares), ", ".join(self.config.services)
         self.console.print(
             f"{self.config.run_name}: {len(self.tasks)} tasks, {steps} steps, {self.config.agent_type} agent, "
-            f"{names} ({self.config.api_type}), judged on {self.config.eval_backend}"
+            f"{names} ({services}), judged on {self.config.eval_backend}"
         )
 
     def message(self, record: logging.LogRecord) -> None:
