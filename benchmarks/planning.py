@@ -8,7 +8,8 @@ shell command, and nothing else), prints one JSON object with the CPU seconds (u
 
 plan: `snakemake -n --quiet all`, which plans the run and formats every job that it would run;
 graph: `snakemake --rulegraph`, which plans the same jobs and formats none: what a run does before its first job;
-finished: `snakemake -n` where the files of a run of ``--finished`` steps (tests/synthetic_run.py) are all there.
+finished: `snakemake -n` where the files of a run of ``--finished`` steps (tests/synthetic_run.py) are all there; the
+bare one's are empty.
 """
 
 from __future__ import annotations
@@ -94,6 +95,20 @@ def touch_in_order(dataset: Path, results: Path) -> None:
             os.utime(task / name, (now + number + 1, now + number + 1))
 
 
+def finish_bare(folder: Path, tasks: int, steps: int) -> None:
+    """The bare workflow with all of its files, each newer than what it is made of."""
+    folder.mkdir()
+    (folder / "Snakefile").write_text(bare_snakefile(tasks, steps))
+    for task in range(tasks):
+        for step in range(1, steps + 1):
+            for number, name in enumerate(STEP_RULES):
+                path = folder / "results" / str(task) / f"step_{step}" / f"{name}.json"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("")
+                when = 1_700_000_000 + step * len(STEP_RULES) + number
+                os.utime(path, (when, when))
+
+
 def main() -> None:
     from synthetic_run import make_dataset, make_run
 
@@ -122,6 +137,7 @@ def main() -> None:
         bare.mkdir()
         (bare / "Snakefile").write_text(bare_snakefile(arguments.tasks, arguments.steps))
         if arguments.finished:
+            finish_bare(Path(name) / "bare_finished", arguments.finished // 25, 25)
             config = make_run(finished, arguments.finished // 25, 25, workloads=2, eval_backend="cpu")
             touch_in_order(config.dataset, config.results)
             for file in ("report/index.html", "report/start.html", "ro-crate-metadata.json"):
@@ -134,7 +150,9 @@ def main() -> None:
             line: dict[str, object] = {"snakefile": "bare" if folder == bare else str(snakefile)}
             line["plan"] = measure(folder, snakefile, "-n", "--quiet", "all")
             line["graph"] = measure(folder, snakefile, "--rulegraph")
-            if folder != bare and arguments.finished:
+            if arguments.finished and folder == bare:
+                line["finished"] = measure(Path(name) / "bare_finished", Path("Snakefile"), "-n", "--quiet", "all")
+            elif arguments.finished:
                 line["finished"] = measure(finished, snakefile, "-n", "--quiet", "all")
             print(json.dumps(line), flush=True)
 

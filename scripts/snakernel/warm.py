@@ -87,7 +87,8 @@ def call(parent: Parent, request: Mapping[str, Any], *, start: tuple[str, ...] |
     """
     connection = _connect(parent)
     if connection is None and start is not None:
-        connection = _start(parent, start)
+        with contextlib.suppress(OSError):  # a full /tmp, say
+            connection = _start(parent, start)
     if connection is None:
         return None
     with connection:

@@ -218,6 +218,18 @@ def test_who_has_no_token_or_is_confined_is_not_served(run: Run) -> None:
         assert (process.exitcode > 0, run.out(run.steps).exists(), len(run.server.requests)) == (served,) * 3
 
 
+def test_a_job_does_without_a_worker_that_cannot_be_started(run: Run) -> None:
+    run.process.kill()
+    run.process.wait()
+    wait_for(lambda: not run.workers())
+    run.process = subprocess.Popen(["sleep", "1000"])
+    run.environment[warm.RUN_PID] = str(run.process.pid)
+    run.parent.token.mkdir()
+    assert run.ask().text == "hello"
+    assert run.workers() == []
+    run.parent.token.rmdir()
+
+
 def test_the_worker_goes_when_its_run_is_killed(run: Run) -> None:
     worker, parent = run.worker(), run.parent
     run.close()
