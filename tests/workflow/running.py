@@ -90,7 +90,7 @@ class Project:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment},
+            env={**os.environ, **environment},
         )
         if check and done.returncode:
             raise AssertionError(f"snakemake {' '.join(arguments)}: {done.stdout[-3000:]}\n{done.stderr[-6000:]}")
