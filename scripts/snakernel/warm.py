@@ -29,6 +29,9 @@ from snakernel.files import digest, digest_texts
 RUN_PID = "SNAKERNEL_RUN_PID"
 """Environment variable: the process whose end is the end of the run."""
 START_S = 90.0
+LEFT_BEHIND_S = 3600.0
+"""Age in seconds from which files are removed whose parent is gone: one that is just starting has younger ones."""
+_SUFFIXES = (".token", ".log", ".lock", ".sock")
 MESSAGE_BYTES = 1 << 20
 _OF_A_PROCESS = {RUN_PID, "TMPDIR", "PWD", "OLDPWD", "SHLVL", "_"}
 """Environment variables that differ between the jobs of one run, or between runs that may share a parent."""
@@ -85,7 +88,7 @@ def call(parent: Parent, request: Mapping[str, Any], *, start: tuple[str, ...] |
         The fork's exit code; None where there is no parent to be had, or it ended meanwhile: then its fork has ended
         too, and nobody carries the request out.
     """
-    connection = _connect(parent)
+    connection = _connect(parent.socket)
     if connection is None and start is not None:
         with contextlib.suppress(OSError):  # a full /tmp, say
             connection = _start(parent, start)
@@ -108,14 +111,41 @@ def call(parent: Parent, request: Mapping[str, Any], *, start: tuple[str, ...] |
     return int(json.loads(answer)["code"]) if answer else None
 
 
-def _connect(parent: Parent) -> socket.socket | None:
+def _connect(path: Path) -> socket.socket | None:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        connection.connect(str(parent.socket))
+        connection.connect(str(path))
     except OSError:
         connection.close()
         return None
     return connection
+
+
+def _is_served(path: Path) -> bool:
+    """Whether a parent listens there; it takes the connection for that of a caller who is killed at once."""
+    connection = _connect(path)
+    if connection is not None:
+        connection.close()
+    return connection is not None
+
+
+def remove_files(path: Path) -> None:
+    """Remove the files of a parent that is gone or is going, the socket last."""
+    for suffix in _SUFFIXES:
+        path.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def _remove_left_behind(own: Path) -> None:
+    """Remove the files of other parents that were killed."""
+    newest: dict[Path, float] = {}
+    for path in own.parent.iterdir():
+        if path.suffix in _SUFFIXES and path.stem != own.stem:
+            with contextlib.suppress(OSError):  # another caller was first
+                where = path.with_suffix(".sock")
+                newest[where] = max(newest.get(where, 0.0), path.stat().st_mtime)
+    for where, when in newest.items():
+        if time.time() - when > LEFT_BEHIND_S and not _is_served(where):
+            remove_files(where)
 
 
 def _start(parent: Parent, arguments: tuple[str, ...]) -> socket.socket | None:
@@ -129,9 +159,10 @@ def _start(parent: Parent, arguments: tuple[str, ...]) -> socket.socket | None:
     if run and not Path(f"/proc/{run}").exists():  # on another machine, or over
         return None
     with FileLock(parent.socket.with_suffix(".lock")):
-        connection = _connect(parent)
+        connection = _connect(parent.socket)
         if connection is not None:
             return connection
+        _remove_left_behind(parent.socket)
         parent.socket.unlink(missing_ok=True)
         token = secrets.token_hex(32)
         with open(os.open(parent.token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
@@ -152,7 +183,7 @@ def _start(parent: Parent, arguments: tuple[str, ...]) -> socket.socket | None:
             )
         deadline = time.monotonic() + START_S
         while process.poll() is None and time.monotonic() < deadline:
-            connection = _connect(parent)
+            connection = _connect(parent.socket)
             if connection is not None:
                 return connection
             time.sleep(0.02)

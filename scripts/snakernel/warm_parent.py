@@ -26,7 +26,7 @@ from typing import Any
 from snakernel.errors import run_main
 from snakernel.files import build_models
 from snakernel.processes import adopt_orphans, die_with
-from snakernel.warm import MESSAGE_BYTES
+from snakernel.warm import MESSAGE_BYTES, remove_files
 
 CarryOut = Callable[[dict[str, Any]], int | None]
 
@@ -134,8 +134,7 @@ class Server:
                     # The caller is gone, or says what callers never say: nobody waits for this fork.
                     poller.unregister(descriptor)
                     self._kill(self._jobs[descriptor].pid)
-        for suffix in (".token", ".log", ".lock", ".sock"):
-            self.path.with_suffix(suffix).unlink(missing_ok=True)
+        remove_files(self.path)
 
     def _begin(self, connection: socket.socket, listener: socket.socket, ended: bool) -> _Job | None:
         """Read a request and fork for it; None where the caller is none of ours."""

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,26 @@ def test_a_job_does_without_a_worker_that_cannot_be_started(run: Run) -> None:
     assert run.ask().text == "hello"
     assert run.workers() == []
     run.parent.token.rmdir()
+
+
+def test_what_killed_parents_left_is_removed_by_the_next_one(run: Run) -> None:
+    """Their files, when they are an hour old; not those of a parent that serves, nor of one that is just starting."""
+    folder = run.parent.socket.parent
+    hour_ago = time.time() - 3700
+    left = [folder / f"test-{os.getpid()}-{name}" for name in ("dead.sock", "dead.token", "dead.lock", "young.token")]
+    with socket.socket(socket.AF_UNIX) as listener:
+        served = folder / f"test-{os.getpid()}-served.sock"
+        listener.bind(str(served))
+        listener.listen()
+        for path in left:
+            path.touch()
+        (folder / f"test-{os.getpid()}-young.lock").touch()
+        for path in (served, *left):
+            os.utime(path, (hour_ago, hour_ago))
+        warm._remove_left_behind(run.parent.socket)
+        assert [path.exists() for path in (*left, served)] == [False, False, False, True, True]
+    for path in folder.glob(f"test-{os.getpid()}-*"):
+        path.unlink()
 
 
 def test_the_worker_goes_when_its_run_is_killed(run: Run) -> None:
