@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 
 from snakernel.config import read_config
 from snakernel.errors import UserError, run_main
 from snakernel.evaluation.call import call_evaluator
 from snakernel.evaluation.verdict import Comparison, Confirmation
-from snakernel.files import read_model
+from snakernel.files import read_model, scratch_folder
 from snakernel.history import step
 
 
@@ -37,8 +36,8 @@ def main() -> None:
         if second in (None, arguments.first):
             print(f"{task}: " + ("no correct kernel" if second is None else f"it ended with step {second} itself"))
             continue
-        with tempfile.TemporaryDirectory(prefix="snakernel-compare-") as scratch:
-            out = Path(scratch) / "out.json"
+        with scratch_folder() as scratch:
+            out = scratch / "out.json"
             kernels = {
                 name: step(folder, number).folder / "kernel.py"
                 for name, number in (("first", arguments.first), ("second", second))

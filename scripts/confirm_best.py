@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 
 from snakernel.config import Config, read_config
 from snakernel.errors import UserError, run_main
 from snakernel.evaluation.call import call_evaluator
 from snakernel.evaluation.verdict import Comparison, Confirmation, Contender, Evaluation
-from snakernel.files import read_model, write_model
+from snakernel.files import read_model, scratch_folder, write_model
 from snakernel.history import Step, step
 
 NEAR = 0.95
@@ -60,8 +59,8 @@ def confirm(config: Config, config_path: Path, folder: Path, steps: list[Step]) 
         return found.model_copy(update={"step": ranked[0].number if ranked else None})
     standing: list[Step] = []
     seen: set[str] = set()
-    with tempfile.TemporaryDirectory(prefix="snakernel-confirm-") as scratch:
-        out = Path(scratch) / "out.json"
+    with scratch_folder() as scratch:
+        out = scratch / "out.json"
         for one in ranked:
             speedup = one.evaluation.speedup or 0.0
             near = standing and speedup >= NEAR * (standing[0].evaluation.speedup or 0.0)

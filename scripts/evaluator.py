@@ -9,11 +9,13 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 import time
 from typing import Any
 
 from snakernel import warm_parent
 from snakernel.errors import run_main
+from snakernel.files import scratch_folder
 from snakernel.processes import die_with
 
 
@@ -49,7 +51,9 @@ def main() -> int:
 
     if arguments.once is not None:
         actions.import_s = time.perf_counter() - begun
-        return actions.ACTIONS[arguments.once["action"]](**arguments.once["arguments"])
+        with scratch_folder() as scratch:
+            tempfile.tempdir = str(scratch)
+            return actions.ACTIONS[arguments.once["action"]](**arguments.once["arguments"])
     from snakernel.evaluation.sandbox import remove_shared_memory
 
     suspicions("")  # it compiles its patterns at first use

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,22 +28,28 @@ Model = TypeVar("Model", bound="BaseModel")
 def write_text(path: Path | str, text: str, *, durable: bool = False) -> None:
     """Write ``text`` under a temporary name beside ``path``, then rename it.
 
-    ``durable`` also waits until the file and its folder's entry are on disk (fsync): for what was paid for.
+    ``durable`` also waits until the file and its folder's entry are on disk (fsync): for what was paid for. What is not
+    is made again where its process was killed; then what that left half is removed here.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    if not durable:
+        _remove_abandoned(path.parent, f".{glob.escape(path.name)}.*.tmp")
+    handle, temporary = _held(lambda: tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+        # Closing may find that it could not be written; the other handle holds it until it has its name.
+        with os.fdopen(os.dup(handle), "w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.fchmod(handle, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    finally:
+        os.close(handle)
     if durable:
         _sync_folder(path.parent)
 
@@ -269,6 +278,54 @@ def digest_texts(texts: Iterable[str]) -> str:
     for text in texts:
         sha.update(text.encode("utf-8") + b"\0")
     return sha.hexdigest()[:16]
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for temporary files; what others left that were killed meanwhile, forks included, is removed first."""
+
+    def make() -> tuple[int, str]:
+        path = tempfile.mkdtemp(prefix=_SCRATCH)
+        return os.open(path, os.O_RDONLY), path
+
+    _remove_abandoned(Path(tempfile.gettempdir()), f"{_SCRATCH}*")
+    handle, path = _held(make)
+    try:
+        yield Path(path)
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(handle)
+
+
+_SCRATCH = "snakernel-scratch-"
+
+
+def _held(make: Callable[[], tuple[int, str]]) -> tuple[int, str]:
+    """Make and open something that is nobody else's to remove as long as it is open, here or in a fork."""
+    while True:
+        handle, path = make()
+        with suppress(OSError):  # a file system without locks: then nobody removes it
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.path.exists(path):  # removed before it was held
+            return handle, path
+        os.close(handle)
+
+
+def _remove_abandoned(folder: Path, pattern: str) -> None:
+    """Remove what this user made by :func:`_held` and no process has open any more."""
+    for path in folder.glob(pattern):
+        with suppress(OSError):  # gone meanwhile, another user's, or held
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(handle).st_uid != os.getuid():
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
+            finally:
+                os.close(handle)
 
 
 def _sync_folder(folder: Path) -> None:

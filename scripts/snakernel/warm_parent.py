@@ -13,7 +13,6 @@ import json
 import os
 import secrets
 import select
-import shutil
 import socket
 import struct
 import sys
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from snakernel.errors import run_main
-from snakernel.files import build_models
+from snakernel.files import build_models, scratch_folder
 from snakernel.processes import adopt_orphans, die_with
 from snakernel.warm import MESSAGE_BYTES, remove_files
 
@@ -38,8 +37,8 @@ class _Job:
     pid: int
     pidfd: int
     connection: socket.socket
-    scratch: str | None
-    """Its folder for temporary files: removed with it, also where it was killed."""
+    scratch: contextlib.ExitStack
+    """Has its folder for temporary files, if it has one: removed with it, also where it was killed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -165,12 +164,13 @@ class Server:
         if self.prepare is not None:
             with contextlib.suppress(Exception):  # the fork meets the same fault, and tells its caller
                 self.prepare(request)
-        scratch = tempfile.mkdtemp(prefix="snakernel-") if self.scratch else None
+        scratch = contextlib.ExitStack()
+        folder = str(scratch.enter_context(scratch_folder())) if self.scratch else None
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            if scratch is not None:
-                tempfile.tempdir = scratch
+            if folder is not None:
+                tempfile.tempdir = folder
             others = [job.connection for job in self._jobs.values()]
             self._fork(parent, request, descriptors, connection, [listener, *others])
         for descriptor in descriptors:
@@ -185,8 +185,7 @@ class Server:
         job.connection.close()
         if self.adopts:
             self._end_orphans()
-        if job.scratch is not None:
-            shutil.rmtree(job.scratch, ignore_errors=True)
+        job.scratch.close()
         self.clean_up(job.pid)
 
     def _end_orphans(self) -> None:

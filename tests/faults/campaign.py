@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from snakernel.worker import SCRIPTS
 from workflow.running import Project
 
-from faults.harness import Ledger, Tally, compare, jobs_of, of_kind, start, unlock, waited
+from faults.harness import Ledger, Tally, compare, forks_of, jobs_of, of_kind, start, unlock, waited
 from faults.starter import Run
 
 KINDS = {
@@ -25,10 +26,15 @@ KINDS = {
     "propose.py": "kill -9 of a proposal",
     "evaluate.py": "kill -9 of an evaluation",
     "evaluator.py": "kill -9 of an evaluation",
-    "fork": "kill -9 of a judge or a candidate",
-    "parent": "kill -9 of the warm parent",
+    "fork": "kill -9 of a job's fork in the worker",
+    "worker": "kill -9 of the worker",
+    "judge": "kill -9 of a judge",
+    "candidate": "kill -9 of a candidate",
+    "parent": "kill -9 of the evaluator's warm parent",
 }
 ANOTHER = "kill -9 of another job"
+LIGHT = {f"{name}.py" for name in SCRIPTS}
+"""Jobs whose work is a fork's of the worker."""
 JUDGING = ("measure_reference.py", "evaluate.py", "confirm_best.py")
 
 
@@ -45,7 +51,7 @@ def run_campaigns(
     Args:
         fresh: a checkout whose run has not begun.
         whole: the essence of a run that was left alone.
-        place: where the runs are, one after another: the warm parent is that of the place. What went wrong is kept
+        place: where the runs are, one after another: the warm parents are those of the place. What went wrong is kept
             beside it.
         wanted: how many kills.
         seed: of the points.
@@ -105,8 +111,8 @@ def run_campaigns(
 def kill(run: Run, draw: random.Random, seen: set[int], judging: bool) -> str | None:
     """Kill while one of the next jobs is at work: the job, what works for it, or Snakemake.
 
-    The job is one of the next three, and the moment is told by what it has used of the processor, so that a busy
-    machine is killed as far on as an idle one.
+    The job is one of the next three. The moment is told by what it has used of the processor, so that a busy machine is
+    killed as far on as an idle one; or it is one in the life of the fork that works for it.
 
     Args:
         run: the run.
@@ -125,13 +131,24 @@ def kill(run: Run, draw: random.Random, seen: set[int], judging: bool) -> str | 
         if let_pass:
             let_pass -= 1
             continue
+        light = script in LIGHT
+        whats = ["snakemake", "everything", script]
+        whats += ["fork", "worker"] if light else []
         if judging:
-            waited(lambda: of_kind(run.pid, "fork") or not psutil.pid_exists(pid), run)  # noqa: B023
+            waited(lambda: of_kind(run.pid, "judge") or not psutil.pid_exists(pid), run)  # noqa: B023
             time.sleep(draw.uniform(0, 0.8))
-            what = draw.choice(("snakemake", "everything", script, "fork", "fork", "parent"))
-        else:
+            # What forks from the one that measures a reference is no candidate.
+            what = draw.choice([*whats, "judge", "parent", *(["judge", "candidate"] if light else [])])
+        elif not light:
             work_on(run, pid, draw.uniform(0, 0.6))
-            what = draw.choice(("snakemake", "everything", script, script))
+            what = draw.choice([*whats, script])
+        else:
+            what = draw.choice([*whats, script, "fork"])
+            if what == "fork" or draw.random() < 0.5:
+                _await_fork(run, pid)
+                time.sleep(draw.uniform(0, 0.03))
+            else:
+                work_on(run, pid, draw.uniform(0, 0.1))
         if run.poll() is not None:
             return None
         if what in ("snakemake", "everything"):
@@ -147,6 +164,18 @@ def kill(run: Run, draw: random.Random, seen: set[int], judging: bool) -> str | 
                 os.kill(draw.choice(victims), signal.SIGKILL)
                 return what
     return None
+
+
+def _await_fork(run: Run, pid: int) -> None:
+    """Wait until the worker has a fork, or a job has ended."""
+    while run.poll() is None and psutil.pid_exists(pid):
+        for worker in of_kind(run.pid, "worker"):
+            deadline = time.monotonic() + 0.2
+            while psutil.pid_exists(worker) and time.monotonic() < deadline:
+                if forks_of(worker):
+                    return
+                time.sleep(0.001)
+        time.sleep(0.01)
 
 
 def _next_job(run: Run, seen: set[int]) -> tuple[int, str] | None:

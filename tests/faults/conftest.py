@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from conftest import REPOSITORY
 from workflow.running import Project
 
-from faults.harness import Tally, create, end_parents, essence, finish
+from faults.harness import SCRATCH, Tally, create, end_parents, essence, finish
 
 TABLE = "FAULTS_TABLE"
 """Environment variable: the file whose table is written."""
@@ -25,6 +27,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A checkout whose run has not begun."""
     yield create(tmp_path_factory.mktemp("fresh") / "project")
     end_parents()
+    shutil.rmtree(SCRATCH, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -66,8 +69,22 @@ def record() -> Callable[[str, Tally], None]:
     return take
 
 
+def _code() -> str:
+    """Git's name of the scripts/ that are tried: `git rev-parse --short HEAD:scripts`."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True).stdout.strip()
+
+    changed = " changed" if git("status", "--porcelain", "--", "scripts") else ""
+    return f"{git('rev-parse', '--short=10', 'HEAD:scripts')}{changed}"
+
+
+_CODE = _code() if os.environ.get(TABLE) else ""
+"""As it was when the tests began."""
+
+
 def write_row(fault: str, tally: Tally) -> None:
-    """Write a fault's row of docs/faults.md; rows of faults that were tried on other days stay."""
+    """Write a fault's row of docs/faults.md; rows of faults that were tried on other days, or other code, stay."""
     path = os.environ.get(TABLE)
     if not path:
         return
@@ -76,7 +93,8 @@ def write_row(fault: str, tally: Tally) -> None:
     old, _, rest = rest.partition(END)
     rows = {line.split(" | ")[0]: line for line in old.splitlines()[2:]}
     root = "root" if os.geteuid() == 0 else "no root"
-    where = f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {os.cpu_count()} cores, {root}"
+    where = f"{datetime.now(UTC):%Y-%m-%d}, scripts {_CODE}, Python {platform.python_version()}, "
+    where += f"{os.cpu_count()} cores, {root}"
     values = (fault, tally.tried, tally.lost, tally.doubled, tally.wrong, where)
     rows[f"| {fault}"] = f"| {' | '.join(map(str, values))} |"
     lines = [

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -46,8 +47,18 @@ STAGES = (
     f"{TASK}/best/kernel.py",
 )
 """Moments of a run: the file that has just been made."""
-ENVIRONMENT = {RUN_PID: str(os.getpid())}
-"""The warm parent belongs to the tests: a killed run leaves it for the next one, so that a kill costs no import."""
+SCRATCH = Path(tempfile.gettempdir()) / f"snakernel-faults-{os.getpid()}"
+"""The runs' folder for temporary files."""
+ENVIRONMENT = {RUN_PID: str(os.getpid()), "TMPDIR": str(SCRATCH)}
+"""The warm parents belong to the tests: a killed run leaves them for the next one, so that a kill costs no import."""
+GENERATIONS = {
+    "parent": ("evaluator.py", 0),
+    "judge": ("evaluator.py", 1),
+    "candidate": ("evaluator.py", 2),
+    "worker": ("worker.py", 0),
+    "fork": ("worker.py", 1),
+}
+"""Kinds of processes that are none of a run's session: the script of their warm parent, and how far they descend."""
 
 NOT_COMPARED = ("logs/", "exports/", "report/", "live.html", "starts.jsonl", "ro-crate-metadata.json")
 """What says when and by which commands a run was made."""
@@ -104,6 +115,7 @@ def create(folder: Path, **keys: object) -> Project:
 
 def start(project: Project, *arguments: str, **environment: str) -> Run:
     """Start snakemake in a session of its own; its output is collected in run.log."""
+    SCRATCH.mkdir(exist_ok=True)
     return Run(
         project.folder,
         ["--configfile", str(project.config), "--cores", "2", *arguments],
@@ -182,7 +194,7 @@ def compare(project: Project, whole: dict[str, Any], tally: Tally, but: str = "$
     now = essence(project)
     names = {name for name in now.keys() | whole.keys() if not re.search(but, name)}
     different = sorted(name for name in names if now.get(name) != whole.get(name))
-    left = [str(path) for path in project.results.rglob("*.tmp")]
+    left = [str(path) for path in project.results.rglob("*.tmp")] + temporary_files()
     if different or left:
         tally.err(f"other files: {different}; left: {left}")
 
@@ -190,7 +202,7 @@ def compare(project: Project, whole: dict[str, Any], tally: Tally, but: str = "$
 def settle(project: Project, tally: Tally) -> None:
     """Wait until the jobs that a killed Snakemake left are done; one that does not end is wrong, and is ended."""
     deadline = time.monotonic() + 60
-    while left := _working_in(project.folder):
+    while left := _working_in(project.folder) | _working_in(SCRATCH):  # a candidate is at home in the latter
         if time.monotonic() > deadline:
             tally.err(f"still there: {left}")
             for pid in left:
@@ -198,6 +210,23 @@ def settle(project: Project, tally: Tally) -> None:
                     os.kill(pid, signal.SIGKILL)
             deadline += 60
         time.sleep(0.05)
+
+
+def temporary_files() -> list[str]:
+    """What lies in the folder for temporary files when no job is left, except the warm parents' sockets; taken away.
+
+    The parents may still be at it: they are waited for.
+    """
+    own = f"snakernel-{os.getuid()}"
+    deadline = time.monotonic() + 5
+    while left := [path for path in SCRATCH.glob("snakernel-*") if path.name != own]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    told = [str(one) for path in left for one in (path, *path.rglob("*"))]
+    for path in left:
+        shutil.rmtree(path)
+    return told
 
 
 def _working_in(folder: Path) -> dict[int, list[str]]:
@@ -220,12 +249,24 @@ def _commands() -> dict[int, list[str]]:
 
 
 def of_kind(run: int, kind: str) -> list[int]:
-    """The processes of a kind: a script's name; of the tests' warm parents `parent` and its `fork` (a judge, a
-    candidate), `worker` and its `question`."""
-    if kind in ("parent", "fork", "worker", "question"):
-        family = _family("evaluator.py" if kind in ("parent", "fork") else "worker.py")
-        return [pid for pid, parent in family.items() if (parent in family) == (kind in ("fork", "question"))]
-    return [pid for pid, script in jobs_of(run).items() if script == kind]
+    """The processes of a kind: those of a run's jobs with a script's name, or one of :data:`GENERATIONS`."""
+    if kind not in GENERATIONS:
+        return [pid for pid, script in jobs_of(run).items() if script == kind]
+    script, generation = GENERATIONS[kind]
+    family = _family(script)
+
+    def descent(pid: int) -> int:
+        return 1 + descent(family[pid]) if family[pid] in family else 0
+
+    return [pid for pid in family if min(descent(pid), 2) == generation]
+
+
+def forks_of(pid: int) -> list[int]:
+    """The children of a process, read in no time: a light job's fork lives for some milliseconds."""
+    try:
+        return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    except OSError:
+        return []
 
 
 def jobs_of(run: int) -> dict[int, str]:

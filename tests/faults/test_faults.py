@@ -368,15 +368,13 @@ def test_the_network_goes(place: Path, record: Record) -> None:
             tally.err(f"{stage}: {kept} entries in the journal")
         compare(project, whole, tally, but="config.yaml")
         shutil.rmtree(place)
-    for what, moment in some(
-        (what, number / 4) for number in range(4) for what in ("propose.py", "question", "worker")
-    ):
+    for what, moment in some((what, number / 4) for number in range(4) for what in ("propose.py", "fork", "worker")):
         with LLMServer(Numbered()) as server:
             project = create(place, **keys, api_base=server.url)
             ledger = Ledger(project, tally)
             run = start(project, **key)
             asking: list[int] = []
-            waited(lambda: server.requests and (asking.extend(of_kind(run.pid, "question")) or asking), run)  # noqa: B023
+            waited(lambda: server.requests and (asking.extend(of_kind(run.pid, "fork")) or asking), run)  # noqa: B023
             # The server takes 0.3 s to answer.
             met = work_on(run, asking[0], 0, 0.3 * moment)
             for victim in of_kind(run.pid, what)[:1]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import time
 from pathlib import Path
@@ -124,6 +126,21 @@ def test_an_endless_import_is_killed(judged) -> None:
     evaluation = judged("while True: pass\n", eval_timeout_s=1)
     assert (evaluation.status, evaluation.compiled) == (Status.TIMEOUT, True)
     assert "importing the kernel took more than 1 s" in evaluation.error
+
+
+@pytest.mark.parametrize("part", ["_confine", "_serve"])
+def test_a_candidate_that_is_killed_before_its_kernel_is_imported_is_told(judged, monkeypatch, part: str) -> None:
+    """As any other that is killed: so it is judged once more."""
+    monkeypatch.setattr(f"snakernel.evaluation.candidate.{part}", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    evaluation = judged(HONEST)
+    assert evaluation.status is Status.COMPILE_ERROR
+    assert evaluation.error == "the kernel's process was ended by signal SIGKILL"
+
+
+def test_a_candidate_that_cannot_be_set_up_is_no_verdict(judged, monkeypatch) -> None:
+    monkeypatch.setattr("snakernel.evaluation.candidate._confine", lambda *_: os._exit(3))
+    with pytest.raises(RuntimeError, match=r"could not be set up \(the kernel's process exited with code 3\)"):
+        judged(HONEST)
 
 
 def test_what_a_kernel_prints_is_kept_and_bounded(judged) -> None:

@@ -148,9 +148,12 @@ class Candidate:
         try:
             self._receive(time.monotonic() + 60)
         except (CandidateDied, EOFError, OSError):
+            told = self._end().args[0]
+            if told == KILLED:
+                return  # as it can be at any moment: the next command says so
             # No kernel was near yet: this is a fault of ours or of the machine, and no verdict.
-            log = self.close()
-            raise RuntimeError(f"the candidate's process could not be set up: {log.strip()[-2000:]}") from None
+            log = self.close().strip()[-2000:]
+            raise RuntimeError(f"the candidate's process could not be set up ({told}): {log}") from None
 
     def make_buffer(self) -> None:
         """Make the buffer that outputs come back in; on CUDA this starts CUDA in this process."""

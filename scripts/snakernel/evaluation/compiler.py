@@ -6,13 +6,14 @@ import atexit
 import contextlib
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+
+from snakernel.files import scratch_folder
 
 
 @triton.jit
@@ -31,8 +32,9 @@ def warm_up() -> None:
     CUDA is not started. Where Triton is another, or there is no C compiler, kernels pay for that themselves.
     """
     global BUILT
-    cache = tempfile.mkdtemp(prefix="snakernel-triton-")
-    atexit.register(shutil.rmtree, cache, ignore_errors=True)
+    kept = contextlib.ExitStack()
+    cache = kept.enter_context(scratch_folder())
+    atexit.register(kept.close)
     with contextlib.suppress(Exception):
         os.environ["TRITON_CACHE_DIR"] = f"{cache}/kernel"
         types = {"source": "*bf16", "target": "*bf16", "SIZE": "constexpr"}

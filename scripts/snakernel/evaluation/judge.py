@@ -220,7 +220,8 @@ def judge(
         try:
             # CUDA starts in both processes at once: here, and there while the kernel is imported.
             build = Allowance(settings.eval_timeout_s)
-            candidate.begin("build", allowance=build)
+            with contextlib.suppress(CandidateDied):  # finish says so
+                candidate.begin("build", allowance=build)
             odd = suspicions(kernel)
             with clock.part("start"):
                 drawing.prepare(kind)
