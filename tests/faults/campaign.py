@@ -135,10 +135,11 @@ def kill(run: Run, draw: random.Random, seen: set[int], judging: bool) -> str | 
         whats = ["snakemake", "everything", script]
         whats += ["fork", "worker"] if light else []
         if judging:
-            waited(lambda: of_kind(run.pid, "judge") or not psutil.pid_exists(pid), run)  # noqa: B023
-            time.sleep(draw.uniform(0, 0.8))
             # What forks from the one that measures a reference is no candidate.
-            what = draw.choice([*whats, "judge", "parent", *(["judge", "candidate"] if light else [])])
+            what = draw.choice([*whats, "judge", "parent", *(["candidate"] * 2 if light else [])])
+            at_it = "candidate" if what == "candidate" else "judge"
+            waited(lambda: of_kind(run.pid, at_it) or not psutil.pid_exists(pid), run)  # noqa: B023
+            time.sleep(draw.uniform(0, 0.3 if what == "candidate" else 0.8))
         elif not light:
             work_on(run, pid, draw.uniform(0, 0.6))
             what = draw.choice([*whats, script])
