@@ -97,6 +97,7 @@ def run_campaigns(
         for name in mine:
             tallies[name].tried += 1
         if one.told:
+            print(f"campaign_{number} {mine}: {one.told}", flush=True)
             # It is told of the last kill: the ones before it were survived at least once.
             last = tallies[mine[-1] if mine else ANOTHER]
             last.lost += one.lost
