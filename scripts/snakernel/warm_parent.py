@@ -172,7 +172,7 @@ class Server:
             if folder is not None:
                 tempfile.tempdir = folder
             others = [job.connection for job in self._jobs.values()]
-            self._fork(parent, request, descriptors, connection, [listener, *others])
+            self._fork(parent, request, descriptors, connection, [listener, *others], scratch)
         for descriptor in descriptors:
             os.close(descriptor)
         return _Job(pid, os.pidfd_open(pid), connection, scratch)
@@ -228,6 +228,7 @@ class Server:
         descriptors: list[int],
         caller: socket.socket,
         others: list[socket.socket],
+        scratch: contextlib.ExitStack,
     ) -> None:
         """In the fork: become the caller's process, carry the request out, and exit with its code."""
         code = 1
@@ -254,6 +255,7 @@ class Server:
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
                 sys.stderr.flush()
+                scratch.close()  # before the answer: where the parent is killed then, nobody comes who would
             # The caller need not wait while the system takes this process down, which takes CUDA's a while.
             _answer(caller, code)
             os._exit(code)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from evaluating import Bench, wait_for
@@ -46,3 +48,16 @@ def test_what_kills_itself_is_at_fault(bench: Bench) -> None:
     evaluation = bench.judge(kernel="killed.py")
     assert evaluation.status == "COMPILE_ERROR"
     assert evaluation.error == "the kernel's process was ended by signal SIGKILL"
+
+
+def test_a_verdict_leaves_nothing_to_a_parent_that_is_killed_meanwhile(bench: Bench) -> None:
+    (bench.folder / "slow.py").write_text(SLOW + (bench.folder / "kernel.py").read_text())
+    caller = bench.start("slow.py")
+    (parent,) = bench.parents()
+    opened = [os.readlink(one) for one in Path(f"/proc/{parent.pid}/fd").iterdir()]
+    (scratch,) = [Path(name) for name in opened if "snakernel-scratch-" in name]
+    assert scratch.is_dir()
+    parent.suspend()
+    assert caller.wait(timeout=60) == 0
+    parent.kill()
+    assert not scratch.exists()
