@@ -140,7 +140,7 @@ def kill(run: Run, draw: random.Random, seen: set[int], judging: bool) -> str | 
             what = draw.choice([*whats, "judge", "parent", *(["candidate"] * 2 if light else [])])
             at_it = "candidate" if what == "candidate" else "judge"
             waited(lambda: of_kind(run.pid, at_it) or not psutil.pid_exists(pid), run)  # noqa: B023
-            time.sleep(draw.uniform(0, 0.3 if what == "candidate" else 0.8))
+            time.sleep(draw.uniform(0, 0.3))
         elif not light:
             work_on(run, pid, draw.uniform(0, 0.6))
             what = draw.choice([*whats, script])
