@@ -2,6 +2,7 @@
 
 import gc
 import sys
+from contextlib import suppress
 from functools import cache
 from os.path import exists
 from pathlib import Path
@@ -19,7 +20,13 @@ from snakernel.errors import UserError
 from snakernel.evaluation.modal_backend import check_gpu, check_modal
 from snakernel.evaluation.slurm import check_slurm, release
 from snakernel.evaluation.verdict import Evaluation
-from snakernel.files import bring_back_times, digest, read_model, write_text
+from snakernel.files import (
+    bring_back_times,
+    digest,
+    digest_texts,
+    read_model,
+    write_text,
+)
 from snakernel.jobs import set_job_environment
 from snakernel.llm.providers import check_budget, check_services
 from snakernel.prompts import (
@@ -115,6 +122,16 @@ def task_inputs(wildcards):
         task.workloads_path(SETTINGS.dataset),
     ]
     return [str(file) for file in files if file.exists()]
+
+
+def content_of_task(wildcards):
+    """Content hash of a task's files in the dataset: one that is edited while it is read has an older time than what is
+    made of it. One that cannot be read is the script's to name."""
+    texts = []
+    for file in task_inputs(wildcards):
+        with suppress(OSError):
+            texts.append(Path(file).read_bytes().decode("latin-1"))
+    return digest_texts(texts)
 
 
 def state_after(wildcards, step):

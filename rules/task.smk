@@ -19,6 +19,7 @@ rule check_task:
         settings=settings("max_workloads"),
         op_type=lambda wildcards: task_of(wildcards).op_type,
         definition=lambda wildcards: task_of(wildcards).definition,
+        files=content_of_task,
     message:
         "{wildcards.task}: checking the definition and its workloads"
     shell:
