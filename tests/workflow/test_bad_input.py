@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -105,6 +106,24 @@ def test_one_bad_task_does_not_stop_the_others(project: Project, damage, told: s
     rows = (project.results / "summary.partial.csv").read_text().splitlines()
     assert [row.split(",")[1] for row in rows[1:]] == ["failed", "done"]
     assert told in rows[1]
+
+
+@pytest.mark.slow
+def test_a_dataset_that_is_edited_while_it_is_read_is_read_again(project: Project) -> None:
+    """Then what was made of it is not older than the edit."""
+    data = project.folder / "data"
+    shutil.copytree(REPOSITORY / "datasets" / "mini", data, ignore=shutil.ignore_patterns("answers"))
+    project.configure(dataset_root="data")
+    made = project.results / "rmsnorm_rmsnorm_h256" / "workloads.jsonl"
+    target = str(made.relative_to(project.folder))
+    project.snakemake(target)
+    assert project.plan(target) == {}
+    workloads = data / "workloads" / "rmsnorm" / "rmsnorm_h256.jsonl"
+    workloads.write_text(workloads.read_text().replace('"batch_size": 1}', '"batch_size": 3}', 1))
+    os.utime(workloads, (made.stat().st_mtime, made.stat().st_mtime))
+    assert project.plan(target) == {"check_task": 1}
+    project.snakemake(target)
+    assert json.loads(made.read_text().splitlines()[0])["axes"]["batch_size"] == 3
 
 
 def test_a_missing_recorded_answer_fails_its_task_only(project: Project) -> None:
