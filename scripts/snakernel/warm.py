@@ -145,7 +145,8 @@ def _remove_left_behind(own: Path) -> None:
                 newest[where] = max(newest.get(where, 0.0), path.stat().st_mtime)
     for where, when in newest.items():
         if time.time() - when > LEFT_BEHIND_S and not _is_served(where):
-            remove_files(where)
+            with contextlib.suppress(OSError):  # what is none of ours is no reason to start nothing
+                remove_files(where)
 
 
 def _start(parent: Parent, arguments: tuple[str, ...]) -> socket.socket | None:

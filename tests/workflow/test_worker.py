@@ -226,9 +226,11 @@ def test_a_job_does_without_a_worker_that_cannot_be_started(run: Run) -> None:
     run.process = subprocess.Popen(["sleep", "1000"])
     run.environment[warm.RUN_PID] = str(run.process.pid)
     run.parent.token.mkdir()
-    assert run.ask().text == "hello"
-    assert run.workers() == []
-    run.parent.token.rmdir()
+    try:
+        assert run.ask().text == "hello"
+        assert run.workers() == []
+    finally:
+        run.parent.token.rmdir()
 
 
 def test_what_killed_parents_left_is_removed_by_the_next_one(run: Run) -> None:
@@ -243,9 +245,12 @@ def test_what_killed_parents_left_is_removed_by_the_next_one(run: Run) -> None:
         for path in left:
             path.touch()
         (folder / f"test-{os.getpid()}-young.lock").touch()
-        for path in (served, *left):
+        strange = folder / f"test-{os.getpid()}-strange.token"
+        strange.mkdir()
+        for path in (served, strange, *left):
             os.utime(path, (hour_ago, hour_ago))
         warm._remove_left_behind(run.parent.socket)
+        strange.rmdir()
         assert [path.exists() for path in (*left, served)] == [False, False, False, True, True]
     for path in folder.glob(f"test-{os.getpid()}-*"):
         path.unlink()
