@@ -81,6 +81,14 @@ class Run:
         told = subprocess.PIPE
         return self.steps, subprocess.Popen(command, env=self.environment, stdout=told, stderr=told, text=True)
 
+    def start_unanswered(self) -> tuple[int, subprocess.Popen[str]]:
+        """The same, and wait until the server has the request, which it will not answer."""
+        self.server.reset()
+        self.server.script(Reply(fault="silent"))
+        begun = self.start()
+        wait_for(lambda: self.server.requests)
+        return begun
+
     def ask(self, config: Path | None = None) -> Answer:
         """Propose the next step."""
         step, process = self.start(config)
@@ -152,10 +160,7 @@ def test_one_worker_serves_all_and_gives_the_answer_that_a_process_of_its_own_gi
 def test_a_caller_that_is_killed_takes_its_question_with_it(run: Run) -> None:
     worker = run.worker()
     lost = len(lost_requests(run.results, "task"))
-    run.server.reset()
-    run.server.script(Reply(fault="silent"))
-    step, caller = run.start()
-    wait_for(lambda: run.server.requests)
+    step, caller = run.start_unanswered()
     assert len(worker.children()) == 1
     caller.send_signal(signal.SIGKILL)
     caller.communicate()
@@ -171,10 +176,7 @@ def test_a_caller_that_is_killed_takes_its_question_with_it(run: Run) -> None:
 def test_a_worker_that_is_killed_takes_its_forks_with_it_and_is_replaced(run: Run) -> None:
     worker = run.worker()
     lost = len(lost_requests(run.results, "task"))
-    run.server.reset()
-    run.server.script(Reply(fault="silent"))
-    step, caller = run.start()
-    wait_for(lambda: run.server.requests)
+    step, caller = run.start_unanswered()
     (fork,) = worker.children()
     worker.kill()
     assert run.answer(step, caller).text == "hello"
