@@ -33,9 +33,8 @@ include: "rules/export.smk"
 localrules:
     all,
     check_task,
-    write_prompt,
+    limits,
     propose,
-    extract_kernel,
     select_best,
     export_best,
     summarize,

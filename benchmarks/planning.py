@@ -28,7 +28,7 @@ import yaml
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "scripts")]
 
-STEP_RULES = ("write_prompt", "propose", "extract_kernel", "evaluate", "select_best")
+STEP_RULES = ("propose", "evaluate", "select_best")
 BARE_RULE = """
 rule {name}:
     input: {input}

@@ -7,6 +7,7 @@ from functools import cache
 from os.path import exists
 from pathlib import Path
 
+import yaml
 from snakemake import __version__ as snakemake_version
 from snakemake.exceptions import WorkflowError
 
@@ -14,7 +15,7 @@ BASEDIR = Path(workflow.basedir)
 SCRIPTS = BASEDIR / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from snakernel.config import LIMITS, config_yaml, load_config, read_config
+from snakernel.config import config_yaml, load_config, read_config
 from snakernel.dataset import baseline_solution, read_tasks
 from snakernel.errors import UserError
 from snakernel.evaluation.modal_backend import check_gpu, check_modal
@@ -64,7 +65,9 @@ except UserError as error:
 
 RESULTS = str(SETTINGS.results)
 CONFIG = f"{RESULTS}/config.yaml"
+LIMITS_FILE = f"{RESULTS}/limits.yaml"
 LOGS = f"{RESULTS}/logs"
+TASK_FOLDER = f"{RESULTS}/{{task}}"
 STRATEGY = create_strategy(SETTINGS, "")
 ASKED = (
     "the optimiser"
@@ -107,11 +110,6 @@ def task_of(wildcards):
             f"{SETTINGS.tasks_path} names no task {wildcards.task!r}; its tasks are: {', '.join(TASKS)}"
         )
     return TASKS[wildcards.task]
-
-
-def task_folder(wildcards):
-    """The folder of a job's task."""
-    return f"{RESULTS}/{wildcards.task}"
 
 
 def task_inputs(wildcards):
@@ -193,7 +191,7 @@ def kernel_to_sweep(wildcards):
     """The kernel of the user's that a sweep's first steps are made of."""
     if STRATEGY.tunes(int(wildcards.step)):
         return []
-    return str(given_kernel(SETTINGS, wildcards.task, task_of(wildcards).definition))
+    return [str(given_kernel(SETTINGS, wildcards.task, task_of(wildcards).definition))]
 
 
 def kernels_to_read(wildcards):
@@ -202,20 +200,24 @@ def kernels_to_read(wildcards):
     return [f"{RESULTS}/{wildcards.task}/step_{step}/kernel.py" for step in steps]
 
 
-def prompt_to_answer(name):
-    """A file of a step's prompt; once the step is answered, one that no rule makes and that is never too new.
+def inputs_of_question(wildcards):
+    """What a step's prompt is made of; once the step is answered, files that no rule makes and that are never too new.
 
-    So no edited template, changed state or renewed mtime can ask a model again, and prompt.md stays what was sent.
-    A step that was skipped is not answered: it is asked when a change of the limits or of the state says so.
+    So no changed state, limit or renewed mtime can ask a model again, and prompt.md stays what was sent. A step that
+    was skipped is not answered: it is asked when a change of the limits or of the state says so.
     """
-
-    def file(wildcards):
-        path = f"{RESULTS}/{wildcards.task}/step_{wildcards.step}/{name}"
-        if is_answered(wildcards.task, wildcards.step) and exists(path):
-            return before_update(ancient(path))
-        return path
-
-    return file
+    files = [f"{RESULTS}/{wildcards.task}/reference/reference.json", LIMITS_FILE]
+    if state := state_to_show(wildcards):
+        files.append(state)
+    if LESSONS:
+        files += lessons_to_show(wildcards)
+    if SETTINGS.agent_type == "sweep":
+        files += kernel_to_sweep(wildcards)
+    if is_answered(wildcards.task, wildcards.step):
+        return [
+            before_update(ancient(file)) if exists(file) else file for file in files
+        ]
+    return files
 
 
 def is_answered(task, step):

@@ -6,7 +6,7 @@
 rule evaluate:
     input:
         rules.measure_reference.output.reference,
-        kernel=rules.extract_kernel.output.kernel,
+        kernel=rules.propose.output.kernel,
     output:
         f"{RESULTS}/{{task}}/step_{{step}}/evaluation.json",
     log:
@@ -19,7 +19,7 @@ rule evaluate:
         gpu=ON_GPU,
     params:
         config=CONFIG,
-        folder=task_folder,
+        folder=TASK_FOLDER,
         code=library(
             "evaluate.py",
             "evaluator.py",

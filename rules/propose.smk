@@ -1,56 +1,30 @@
 # A step's question, its answer, and the kernel in it.
 
 
-rule write_prompt:
+# What a step that was not asked depends on beside its state: when it changes, the step is asked.
+rule limits:
+    output:
+        LIMITS_FILE,
+    params:
+        limits=yaml.safe_dump(SETTINGS.limits),
+    message:
+        "limits of the search"
+    shell:
+        "printf %s {params.limits:q} > {output:q}"
+
+
+# No parameters but those of the kernel's extraction, which is done again from the answer that is kept: a model, a
+# template or a key of another kind that changes is for steps that are not answered yet.
+rule propose:
     input:
-        reference=rules.measure_reference.output.reference,
-        state=state_to_show,
-        lessons=lessons_to_show if LESSONS else [],
-        given=kernel_to_sweep if SETTINGS.agent_type == "sweep" else [],
+        question=inputs_of_question,
+        kernels=kernels_to_read,
     output:
         prompt=f"{RESULTS}/{{task}}/step_{{step}}/prompt.md",
         question=f"{RESULTS}/{{task}}/step_{{step}}/prompt.json",
-    log:
-        f"{LOGS}/{{task}}/step_{{step}}/write_prompt.log",
-    conda:
-        CONDA
-    params:
-        config=CONFIG,
-        folder=task_folder,
-        code=library(
-            "write_prompt.py",
-            "snakernel/prompts.py",
-            "snakernel/feedback.py",
-            "snakernel/search",
-            "snakernel/skipping.py",
-        ),
-        lessons=lesson_folders,
-        templates=digest(*template_files(SETTINGS)),
-        settings=settings(
-            "gpu_name",
-            "gpu_architecture",
-            "atol",
-            "rtol",
-            "planner",
-            "feedback",
-            "models",
-            "model_choice",
-            *LIMITS,
-        ),
-    message:
-        "{wildcards.task} step {wildcards.step}: writing the prompt"
-    shell:
-        'python "$SNAKERNEL_SCRIPTS"/write_prompt.py --config {params.config:q} --task-folder {params.folder:q} '
-        "--step {wildcards.step} --state {input.state:q} --lessons {params.lessons:q} --out {output.prompt:q} > {log:q} 2>&1"
-
-
-# No parameters: a model, a temperature or a key of another kind that changes is for steps that are not answered yet.
-rule propose:
-    input:
-        prompt=prompt_to_answer("prompt.md"),
-        question=prompt_to_answer("prompt.json"),
-    output:
-        f"{RESULTS}/{{task}}/step_{{step}}/response.json",
+        response=f"{RESULTS}/{{task}}/step_{{step}}/response.json",
+        kernel=f"{RESULTS}/{{task}}/step_{{step}}/kernel.py",
+        extraction=f"{RESULTS}/{{task}}/step_{{step}}/extraction.json",
     log:
         f"{LOGS}/{{task}}/step_{{step}}/propose.log",
     conda:
@@ -60,35 +34,13 @@ rule propose:
         llm=1,
     params:
         config=CONFIG,
-        folder=task_folder,
-        definition=lambda wildcards: task_of(wildcards).definition,
+        folder=TASK_FOLDER,
+        state=state_to_show,
+        lessons=lesson_folders if LESSONS else [],
+        code=library("snakernel/extraction.py"),
+        settings=settings("reject_duplicates"),
     message:
         "{wildcards.task} step {wildcards.step}: asking {ASKED}"
     shell:
         'python "$SNAKERNEL_SCRIPTS"/propose.py --config {params.config:q} --task-folder {params.folder:q} '
-        "--definition {params.definition:q} --step {wildcards.step} --prompt {input.prompt:q} --out {output:q} > {log:q} 2>&1"
-
-
-rule extract_kernel:
-    input:
-        rules.propose.output,
-        kernels=kernels_to_read,
-    output:
-        kernel=f"{RESULTS}/{{task}}/step_{{step}}/kernel.py",
-        extraction=f"{RESULTS}/{{task}}/step_{{step}}/extraction.json",
-    log:
-        f"{LOGS}/{{task}}/step_{{step}}/extract_kernel.log",
-    conda:
-        CONDA
-    params:
-        folder=task_folder,
-        config=CONFIG,
-        code=library(
-            "extract_kernel.py", "snakernel/extraction.py", "snakernel/skipping.py"
-        ),
-        settings=settings("reject_duplicates"),
-    message:
-        "{wildcards.task} step {wildcards.step}: taking the kernel out of the answer"
-    shell:
-        'python "$SNAKERNEL_SCRIPTS"/extract_kernel.py --config {params.config:q} --task-folder {params.folder:q} '
-        "--step {wildcards.step} > {log:q} 2>&1"
+        "--step {wildcards.step} --state {params.state:q} --lessons {params.lessons:q} > {log:q} 2>&1"

@@ -3,9 +3,9 @@
 
 rule select_best:
     input:
-        response=rules.propose.output,
+        response=rules.propose.output.response,
         evaluation=rules.evaluate.output,
-        extraction=rules.extract_kernel.output.extraction,
+        extraction=rules.propose.output.extraction,
         state=state_before,
     output:
         f"{RESULTS}/{{task}}/step_{{step}}/best.json",
@@ -15,7 +15,7 @@ rule select_best:
         CONDA
     params:
         config=CONFIG,
-        folder=task_folder,
+        folder=TASK_FOLDER,
         code=library("select_best.py", "snakernel/search", "snakernel/skipping.py"),
         settings=settings(
             "agent_type",
@@ -56,7 +56,7 @@ rule confirm_best:
         gpu=ON_GPU,
     params:
         config=CONFIG,
-        folder=task_folder,
+        folder=TASK_FOLDER,
         code=library(
             "confirm_best.py",
             "evaluator.py",
@@ -97,7 +97,7 @@ rule export_best:
     conda:
         CONDA
     params:
-        folder=task_folder,
+        folder=TASK_FOLDER,
         code=library("export_best.py", "snakernel/evaluation/solution.py"),
         steps=STRATEGY.steps,
     message:

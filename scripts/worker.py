@@ -26,9 +26,9 @@ def main() -> None:
     arguments = parser.parse_args()
     for script in worker.SCRIPTS:
         importlib.import_module(script)
-    from snakernel import prompts  # noqa: F401
+    from snakernel import proposal  # noqa: F401
     from snakernel.evaluation import call  # noqa: F401
-    from snakernel.llm import asking, ledger, limits  # noqa: F401
+    from snakernel.llm import ledger, limits  # noqa: F401
 
     warm_parent.Server.of(arguments, carry_out, prepare=prepare).serve()
 

@@ -352,3 +352,15 @@ def _parses(code: str) -> bool:
 
 def _tidy(code: str) -> str:
     return code.strip("\n") + "\n"
+
+
+def find_duplicate(extraction: Extraction, number: int, before: list[Extraction]) -> Extraction:
+    """Look for a step's program among those of the steps before it, each of which knows those before itself."""
+    programs: dict[str, int] = {}
+    for one in before:
+        for program, first in one.programs.items():
+            programs[program] = min(first, programs.get(program, first))
+    if extraction.fingerprint is None:
+        return extraction.model_copy(update={"programs": programs})
+    same = programs.get(extraction.fingerprint)
+    return extraction.model_copy(update={"programs": {extraction.fingerprint: number} | programs, "duplicate_of": same})

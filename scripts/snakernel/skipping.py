@@ -48,10 +48,12 @@ def _answers(task_folder: Path) -> Path:
     return task_folder.parent / "answers" / task_folder.name
 
 
-def skip_prompt(prompt: Path, why: str) -> None:
-    """prompt.md and prompt.json of a step that needs not be asked: the reason in both."""
-    write_text(prompt, f"Not asked: {why}\n")
-    write_json(prompt.with_suffix(".json"), {"skip": why})
+def skip_proposal(step_folder: Path, why: str) -> None:
+    """All files of a step up to its kernel, where it needs not be asked: the reason in each."""
+    write_text(step_folder / "prompt.md", f"Not asked: {why}\n")
+    write_json(step_folder / "prompt.json", {"skip": why})
+    skip_answer(step_folder / "response.json", why)
+    skip_kernel(step_folder, why)
 
 
 def skip_answer(response: Path, why: str) -> None:

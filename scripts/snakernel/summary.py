@@ -21,9 +21,7 @@ from snakernel.llm.journal import kept_answers, lost_requests
 from snakernel.search import State, create_strategy
 
 STAGES = {
-    "write_prompt": "prompt.md",
-    "propose": "response.json",
-    "extract_kernel": "kernel.py",
+    "propose": "kernel.py",
     "evaluate": "evaluation.json",
     "select_best": "best.json",
 }

@@ -13,7 +13,7 @@ from snakernel import warm
 from snakernel.files import digest
 
 WORKER = Path(__file__).parents[1] / "worker.py"
-SCRIPTS = ("write_prompt", "propose", "extract_kernel", "evaluate", "select_best")
+SCRIPTS = ("propose", "evaluate", "select_best")
 """The scripts whose jobs it carries out."""
 _THREADS = "_THREADS"
 """How the variables end in which Snakemake says how many threads a job may use: they differ within a run."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from evaluating import wait_for
 from llm_server import LLMServer, Reply
-from snakernel.config import config_yaml, load_config
+from snakernel.config import load_config
 from snakernel.errors import UserError
 from snakernel.files import read_model, write_text
 from snakernel.llm import asking, retry
@@ -219,21 +219,20 @@ def test_batches_of_a_mixture_are_each_collected_where_they_are(server, tmp_path
     keys = {"save_path": str(tmp_path), "run": "run", "max_completion_tokens": 1000, "max_cost": 9.0}
     mixture = {api_type: f"{api_type}:{model}" for api_type, model in MODELS.items()}
     before = load_config({**keys, "models": list(mixture.values()), "llm_mode": "batch"})
-    write_text(tmp_path / "config.yaml", config_yaml(load_config({**keys, "models": ["claude:x", "openai:y"]})))
+    after = load_config({**keys, "models": ["claude:x", "openai:y"]})
     task = before.results / "a"
     for step, name in enumerate(mixture.values(), 1):
         prompt = task / f"step_{step}" / "prompt.md"
         write_text(prompt, PROMPT)
         write_text(prompt.with_suffix(".json"), json.dumps({"role": "proposer", "model": name}))
         journal = Journal(before.results, "a", step)
-        service = asking.provider(before, journal, task, "d", prompt)
+        service = asking.provider(before, journal, task, prompt)
         service._sleep = _interrupt
         with pytest.raises(KeyboardInterrupt):
             journal.answer(partial(asking.request, before, prompt), lambda service=service: service)
     for step, (api_type, model) in enumerate(MODELS.items(), 1):
-        prompt, out = task / f"step_{step}" / "prompt.md", task / f"step_{step}" / "response.json"
-        asking.ask_step(tmp_path / "config.yaml", task, "d", step, prompt, out)
-        answer = read_model(out, Answer)
+        asking.ask_step(after, task, step)
+        answer = read_model(task / f"step_{step}" / "response.json", Answer)
         assert (answer.api_type, answer.request.model, answer.text) == (api_type, model, "hello")
         assert answer.cost_usd == pytest.approx(cost_usd(api_type, answer.model, answer.usage) / 2)
     assert len(server.requests) == 2 and lost_requests(before.results, "a") == []

@@ -7,16 +7,15 @@ import sys
 import zlib
 from pathlib import Path
 
-import extract_kernel
+import propose
 import pytest
 import select_best
-import write_prompt
 from snakernel.config import Config, config_yaml
 from snakernel.evaluation.verdict import Evaluation
-from snakernel.files import read_model, write_model, write_text
+from snakernel.files import read_model, write_text
 from snakernel.history import step
 from snakernel.llm import asking
-from snakernel.llm.base import Answer
+from snakernel.llm.base import Answer, Prompt, Provider, Request
 from snakernel.llm.journal import Journal
 from snakernel.search import State, create_strategy
 from unit.test_prompts import CONFIG, TASK, add_step, folder
@@ -46,6 +45,25 @@ def answer_to(number: int, role: str) -> str:
     return f"{plan}```python\n# step {number}\n{tunables}\n\ndef run(A, B):\n    return A\n```\n"
 
 
+class Model:
+    """A model that says to a step always the same; the optimiser answers for itself."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def ask(self, request: Request) -> Answer:
+        return Answer(
+            api_type="openai",
+            request=request,
+            text=answer_to(self.number, request.question.role),
+            model=request.model,
+            stop_reason="stop",
+            cost_usd=0.01 if request.model == "small" else 0.05,
+            started="2026-01-01T00:00:00+00:00",
+            ended="2026-01-01T00:00:00+00:00",
+        )
+
+
 def play(config: Config, folder: Path, order: random.Random) -> dict[str, bytes]:
     """Run a whole task, each job as soon as the files are there that its rule names, next ones drawn at random."""
     settings = folder.parent / "config.yaml"
@@ -56,34 +74,10 @@ def play(config: Config, folder: Path, order: random.Random) -> dict[str, bytes]
     def path(number: int, name: str) -> Path:
         return folder / f"step_{number}" / name
 
-    def write_the_prompt(number: int) -> None:
+    def make_the_proposal(number: int) -> None:
         read = strategy.reads(number)
         state = ("--state", path(read, "best.json")) if read else ()
-        job(write_prompt, *common, "--step", number, *state, "--out", path(number, "prompt.md"))
-
-    def answer(number: int) -> None:
-        request = asking.request(config, path(number, "prompt.md"))
-        if request.question.role == "sweep":
-            journal = Journal(folder.parent, TASK, number)
-            prompt = path(number, "prompt.md")
-            provider = asking.provider(config, journal, folder, "gemm_n128_k256", prompt)
-            text = provider.ask(request).text
-        else:
-            text = answer_to(number, request.question.role)
-        kept = Answer(
-            api_type="openai",
-            request=request,
-            text=text,
-            model=request.model,
-            stop_reason="stop",
-            cost_usd=0.01 if request.model == "small" else 0.05,
-            started="",
-            ended="",
-        )
-        write_model(path(number, "response.json"), kept)
-
-    def extract(number: int) -> None:
-        job(extract_kernel, *common, "--step", number)
+        job(propose, *common, "--step", number, *state)
 
     def judge(number: int) -> None:
         one = step(folder, number)
@@ -99,13 +93,11 @@ def play(config: Config, folder: Path, order: random.Random) -> dict[str, bytes]
     jobs = {}
     for number in range(1, strategy.steps + 1):
         jobs |= {
-            (number, "prompt"): (write_the_prompt, [(strategy.reads(number), "select")]),
-            (number, "answer"): (answer, [(number, "prompt")]),
-            (number, "extract"): (
-                extract,
-                [(number, "answer"), *((one, "extract") for one in strategy.kernels_read(number))],
+            (number, "propose"): (
+                make_the_proposal,
+                [(strategy.reads(number), "select"), *((one, "propose") for one in strategy.kernels_read(number))],
             ),
-            (number, "judge"): (judge, [(number, "extract")]),
+            (number, "judge"): (judge, [(number, "propose")]),
             (number, "select"): (select, [(number, "judge"), (number - 1, "select")]),
         }
     done = {(0, "select")}
@@ -130,8 +122,17 @@ def play(config: Config, folder: Path, order: random.Random) -> dict[str, bytes]
     ],
     ids=["parallel", "islands with sweeps", "all of it"],
 )
-def test_the_order_of_jobs_does_not_show(folder: Path, tmp_path: Path, keys: dict) -> None:
+def test_the_order_of_jobs_does_not_show(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict
+) -> None:
     """A job that reads a file which its rule does not name fails here, sooner or later: it need not be there yet."""
+    provider = asking.provider
+
+    def answers(config: Config, journal: Journal, task: Path, prompt: Path) -> Provider:
+        sweeps = read_model(prompt.with_suffix(".json"), Prompt).role == "sweep"
+        return provider(config, journal, task, prompt) if sweeps else Model(journal.step)
+
+    monkeypatch.setattr(asking, "provider", answers)
     beyond = {
         "planner": True,
         "reject_duplicates": True,

@@ -7,13 +7,13 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from extract_kernel import find_duplicate
 from snakernel.extraction import (
     Edit,
     Extraction,
     apply_edits,
     defines_entry,
     extract,
+    find_duplicate,
     find_edits,
     find_kernel,
     find_plan,

@@ -133,7 +133,7 @@ def test_results_of_an_earlier_release_are_read(tmp_path: Path, run: Path) -> No
     task = ["--task-folder", str(results / "rmsnorm_rmsnorm_h256")]
     for command in (
         ["summarize.py", *config, "--show"],
-        ["write_prompt.py", *config, *task, "--step", "3"],
+        ["propose.py", *config, *task, "--step", "3", "--only-prompt"],
         ["export_trace.py", *config, "--out", str(tmp_path / "export")],
         ["export_baseline_layout.py", *config, "--out", str(tmp_path / "layout")],
     ):

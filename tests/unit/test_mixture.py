@@ -174,7 +174,8 @@ def asked(folder: Path, config: Config, model: str | None, role: str = "proposer
     prompt = folder / "task" / "step_1" / "prompt.md"
     write_text(prompt, "write")
     write_text(prompt.with_suffix(".json"), json.dumps({"role": role, "model": model, "base": None}))
-    return request(config, prompt), provider(config, Journal(folder, "task", 1), folder / "task", "d", prompt)
+    write_text(folder / "task" / "definition.json", json.dumps({"name": "d"}))
+    return request(config, prompt), provider(config, Journal(folder, "task", 1), folder / "task", prompt)
 
 
 def test_each_is_asked_at_its_own_address_with_its_own_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

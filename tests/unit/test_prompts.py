@@ -44,7 +44,11 @@ def latency(ms: float) -> Latency:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A task's folder with a definition and a reference of two workloads."""
-    folder = tmp_path / TASK
+    return make_task(tmp_path / TASK)
+
+
+def make_task(folder: Path) -> Path:
+    """Write a definition and a reference of two workloads into a task's folder."""
     definition = json.loads((REPOSITORY / "datasets/mini/definitions/gemm/gemm_n128_k256.json").read_text())
     write_text(folder / "definition.json", json.dumps({"constraints": []} | definition))
     write_text(folder / "reference.py", definition["reference"])

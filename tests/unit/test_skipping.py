@@ -11,10 +11,11 @@ import pytest
 from conftest import REPOSITORY
 from snakernel.evaluation.verdict import Confirmation, Evaluation, Status
 from snakernel.extraction import Extraction
-from snakernel.files import read_model, write_model, write_text
+from snakernel.files import read_model, write_model
 from snakernel.history import step
 from snakernel.llm.base import Prompt
 from snakernel.search import Island, State
+from snakernel.skipping import skip_proposal
 from unit.test_prompts import TASK, add_step, folder
 
 __all__ = ["folder"]
@@ -50,18 +51,12 @@ def stopped(folder: Path) -> Path:
 def test_a_needless_step_passes_through(stopped: Path) -> None:
     before, skipped = stopped / "step_1", stopped / "step_2"
     common = ("--config", "there is none", "--task-folder", stopped)
-    prompt = skipped / "prompt.md"
-    printed = run("write_prompt.py", *common, "--step", "2", "--state", before / "best.json", "--out", prompt)
-    printed += run(
-        *("propose.py", *common, "--definition", "d", "--step", "2", "--prompt", prompt),
-        *("--out", skipped / "response.json"),
-    )
-    printed += run("extract_kernel.py", *common, "--step", "2")
+    printed = run("propose.py", *common, "--step", "2", "--state", before / "best.json")
     printed += run("evaluate.py", *common, "--kernel", skipped / "kernel.py", "--out", skipped / "evaluation.json")
     printed += run("select_best.py", *common, "--step", "2", "--state", before / "best.json")
-    assert [line for line in printed.splitlines() if line.startswith("[")] == ["[]"] * 5
+    assert [line for line in printed.splitlines() if line.startswith("[")] == ["[]"] * 3
 
-    assert WHY in prompt.read_text()
+    assert WHY in (skipped / "prompt.md").read_text()
     assert read_model(skipped / "prompt.json", Prompt).skip == WHY
     assert json.loads((skipped / "response.json").read_text())["skipped"] == step(stopped, 2).skipped == WHY
     assert read_model(skipped / "extraction.json", Extraction).kind == "skipped"
@@ -77,17 +72,15 @@ def test_a_needless_step_passes_through(stopped: Path) -> None:
 def test_a_step_after_a_skipped_one_is_skipped_too(stopped: Path) -> None:
     state = read_model(stopped / "step_1" / "best.json", State)
     write_model(stopped / "step_2" / "best.json", state.model_copy(update={"stopped": None, "skipped": "no money"}))
-    prompt = stopped / "step_3" / "prompt.md"
     run(
-        *("write_prompt.py", "--config", "none", "--task-folder", stopped, "--step", "3"),
-        *("--state", stopped / "step_2" / "best.json", "--out", prompt),
+        *("propose.py", "--config", "none", "--task-folder", stopped, "--step", "3"),
+        *("--state", stopped / "step_2" / "best.json"),
     )
-    assert read_model(prompt.with_suffix(".json"), Prompt).skip == "no money"
+    assert read_model(stopped / "step_3" / "prompt.json", Prompt).skip == "no money"
 
 
 def test_a_task_of_which_nothing_was_asked_has_an_export(stopped: Path) -> None:
-    write_text(stopped / "step_1" / "response.json", json.dumps({"skipped": "no money"}))
-    run("extract_kernel.py", "--config", "none", "--task-folder", stopped, "--step", "1")
+    skip_proposal(stopped / "step_1", "no money")
     (stopped / "step_1" / "evaluation.json").unlink()
     run(
         *("evaluate.py", "--config", "none", "--task-folder", stopped, "--kernel", stopped / "step_1" / "kernel.py"),

@@ -84,7 +84,7 @@ def test_a_line_a_verdict(config: Config) -> None:
     run = Run(config)
     run.record("", LogEvent.WORKFLOW_STARTED)
     run.record("Building DAG of jobs...")
-    for rule in ("write_prompt", "propose", "evaluate", "select_best"):
+    for rule in ("propose", "evaluate", "select_best"):
         run.end(run.begin(rule, run.names[0], 4))
     run.terminal.close()
     lines = run.text.splitlines()
@@ -92,7 +92,7 @@ def test_a_line_a_verdict(config: Config) -> None:
     assert lines[1] == f"live page: {config.results}/live.html"
     assert len(lines) == 3
     assert re.fullmatch(
-        rf"\d\d:\d\d:\d\d +20% {run.names[0]} 4/4 [A-Z_]+( [\d.]+x)?, best [\d.]+x of step \d, \$[\d.]+", lines[2]
+        rf"\d\d:\d\d:\d\d +10% {run.names[0]} 4/4 [A-Z_]+( [\d.]+x)?, best [\d.]+x of step \d, \$[\d.]+", lines[2]
     )
 
 

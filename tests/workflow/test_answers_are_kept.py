@@ -25,7 +25,7 @@ STEP = "results/small/rmsnorm_rmsnorm_h256/step_2"
 ENDS = {"confirm_best": 2, "export_best": 2, "summarize": 1, "write_report": 1, "all": 1}
 SELECTIONS = {"select_best": 6, **ENDS}
 VERDICTS = {"evaluate": 6, **SELECTIONS}
-KERNELS = {"extract_kernel": 6, **VERDICTS}
+KERNELS = {"propose": 6, **VERDICTS}
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ CASES: dict[str, tuple[Callable[[Project], None], tuple[str, ...], dict[str, int
     "propose's command edited": (
         edit("rules/propose.smk", "propose.py --config", "propose.py  --config"),
         (),
-        {"propose": 6, **KERNELS},
+        KERNELS,
     ),
     "extraction's code edited": (append("scripts/snakernel/extraction.py"), (), KERNELS),
     "evaluate's code edited": (append("scripts/snakernel/evaluation/judge.py"), (), VERDICTS),
@@ -114,13 +114,13 @@ CASES: dict[str, tuple[Callable[[Project], None], tuple[str, ...], dict[str, int
     "an evaluation deleted": (delete(f"{STEP}/evaluation.json"), (), {}),
     "a response deleted": (delete(f"{STEP}/response.json"), (), {}),
     "--forcerun evaluate": (lambda project: None, ("--forcerun", "evaluate"), VERDICTS),
-    "--forcerun propose": (lambda project: None, ("--forcerun", "propose"), {"propose": 6, **KERNELS}),
+    "--forcerun propose": (lambda project: None, ("--forcerun", "propose"), KERNELS),
     "prompt touched": (touch(f"{STEP}/prompt.md"), (), {}),
     "prompt edited": (append(f"{STEP}/prompt.md", "more\n"), (), {}),
     "--forceall": (
         lambda project: None,
         ("--forceall",),
-        {"check_task": 2, "measure_reference": 2, "propose": 6, **KERNELS},
+        {"check_task": 2, "measure_reference": 2, **KERNELS},
     ),
     "all sources' times renewed": (renew_all_times, (), {}),
     ".snakemake deleted": (delete(".snakemake"), (), {}),
@@ -163,11 +163,7 @@ def test_more_steps_ask_for_the_new_ones_only(finished: Project, tmp_path: Path)
     project.configure(total_steps=4, model_name="another", temperature=1.5)
     project.edit("prompts/tuner.md.j2", "\n", "\nA new line.\n")
     plan = project.plan()
-    assert {rule: plan[rule] for rule in ("write_prompt", "propose", "evaluate")} == {
-        "write_prompt": 2,
-        "propose": 2,
-        "evaluate": 2,
-    }
+    assert (plan["propose"], plan["evaluate"]) == (2, 2)
     project.snakemake()
     assert project.plan() == {}
     after = project.journal()
@@ -182,7 +178,7 @@ def test_more_steps_ask_for_the_new_ones_only(finished: Project, tmp_path: Path)
 def test_another_task_leaves_the_others_alone(project: Project) -> None:
     with (project.folder / "tasks.txt").open("a") as file:
         file.write("gemm\n")
-    each = ("write_prompt", "propose", "extract_kernel", "evaluate", "select_best")
+    each = ("propose", "evaluate", "select_best")
     once = ("check_task", "measure_reference", "confirm_best", "export_best", "summarize", "write_report", "all")
     assert project.plan() == dict.fromkeys(once, 1) | dict.fromkeys(each, 3)
 
@@ -298,7 +294,7 @@ def test_skipped_steps_are_asked_when_the_budget_is_raised(server: LLMServer, sp
     without_key = project.snakemake(check=False, OPENAI_API_KEY="")
     assert "OPENAI_API_KEY is not set" in without_key.stdout + without_key.stderr and without_key.returncode
     # A run that ends before the question is asked leaves it to the next one.
-    project.snakemake("--until", "write_prompt", **server.environment())
+    project.snakemake("--until", "limits", **server.environment())
     plan = project.plan()
     assert (plan["propose"], plan["evaluate"], plan["select_best"]) == (1, 1, 1)
     project.snakemake(**server.environment())

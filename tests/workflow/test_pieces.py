@@ -97,7 +97,7 @@ def test_the_table_ends_the_run(finished: Project) -> None:
 @pytest.mark.parametrize(
     ("arguments", "jobs"),
     [
-        ((f"{TASK}/step_2/evaluation.json", "--forceall"), {"propose": 2, "extract_kernel": 2, "evaluate": 1}),
+        ((f"{TASK}/step_2/evaluation.json", "--forceall"), {"propose": 2, "evaluate": 1}),
         (("--forcerun", "evaluate"), {"evaluate": 4, "select_best": 4}),
         (("--until", "propose", "--forcerun", "propose"), {"propose": 4}),
     ],
@@ -113,9 +113,8 @@ def test_a_single_evaluation_from_nothing(tmp_path: Path) -> None:
     assert plan == {
         "check_task": 1,
         "measure_reference": 1,
-        "write_prompt": 2,
+        "limits": 1,
         "propose": 2,
-        "extract_kernel": 2,
         "evaluate": 2,
         "select_best": 1,
     }
@@ -199,7 +198,7 @@ def test_it_runs_from_another_folder(tmp_path: Path) -> None:
 
 
 def test_a_prompt_is_shown_without_asking(finished: Project) -> None:
-    command = [sys.executable, "scripts/write_prompt.py", "--config", "results/small/config.yaml"]
+    command = [sys.executable, "scripts/propose.py", "--only-prompt", "--config", "results/small/config.yaml"]
     done = subprocess.run(
         [*command, "--task-folder", TASK, "--step", "3"],
         cwd=finished.folder,

@@ -22,14 +22,15 @@ import pytest
 from conftest import REPOSITORY
 from evaluating import KERNEL, wait_for
 from llm_server import LLMServer, Reply
-from snakernel import warm, worker
+from snakernel import proposal, warm, worker
 from snakernel.config import config_yaml, load_config
 from snakernel.evaluation.sandbox import PR_SET_NO_NEW_PRIVS
 from snakernel.evaluation.verdict import Evaluation
 from snakernel.files import read_model, write_model, write_text
-from snakernel.llm import asking
 from snakernel.llm.base import Answer
 from snakernel.llm.journal import lost_requests
+from snakernel.search import create_strategy
+from unit.test_prompts import TASK, make_task
 
 KEYS = {"api_type": "openai", "model_name": "gpt-6-sol", "max_completion_tokens": 1000, "max_cost": 100.0}
 
@@ -44,7 +45,9 @@ class Run:
         self.environment["SSL_CERT_DIR"] = str(folder)
         self.config = self.configure(folder / "config.yaml")
         self.results = load_config({"save_path": str(folder), "run": "run"}).results
-        self.task = self.results / "task"
+        self.task = make_task(self.results / TASK)
+        self.start_state = folder / "start.json"
+        write_model(self.start_state, create_strategy(load_config(KEYS), TASK).start())
         self.steps = 0
         self.begin()
 
@@ -58,17 +61,10 @@ class Run:
         write_text(path, config_yaml(load_config({**KEYS, "save_path": str(path.parent), "run": "run", **keys})))
         return path
 
-    def prompt(self, step: int, **question: object) -> Path:
-        """Write a step's prompt."""
-        prompt = self.task / f"step_{step}" / "prompt.md"
-        write_text(prompt, f"write kernel {step}")
-        write_text(prompt.with_suffix(".json"), json.dumps({"role": "proposer", **question}))
-        return prompt
-
     def arguments(self, step: int, config: Path | None = None) -> list[str]:
         """propose.py's for a step."""
-        where = ["--config", config or self.config, "--task-folder", self.task, "--definition", "d", "--step", step]
-        return [*map(str, where), "--prompt", str(self.prompt(step)), "--out", str(self.out(step))]
+        where = ["--config", config or self.config, "--task-folder", self.task, "--step", step]
+        return [*map(str, where), "--state", str(self.start_state)]
 
     def out(self, step: int) -> Path:
         """A step's response.json."""
@@ -154,12 +150,12 @@ def test_one_worker_serves_all_and_gives_the_answer_that_a_process_of_its_own_gi
     assert run.server.answered == len(run.server.requests) == 3
     skip = {"started", "ended", "request"}
     assert first.model_dump(exclude=skip) == second.model_dump(exclude=skip) == cold.model_dump(exclude=skip)
-    assert first.request.prompt == f"write kernel {run.steps - 2}"
+    assert first.request.prompt == run.out(run.steps - 2).with_name("prompt.md").read_text()
 
 
 def test_a_caller_that_is_killed_takes_its_question_with_it(run: Run) -> None:
     worker = run.worker()
-    lost = len(lost_requests(run.results, "task"))
+    lost = len(lost_requests(run.results, TASK))
     step, caller = run.start_unanswered()
     assert len(worker.children()) == 1
     caller.send_signal(signal.SIGKILL)
@@ -168,20 +164,20 @@ def test_a_caller_that_is_killed_takes_its_question_with_it(run: Run) -> None:
     assert not run.out(step).exists()
     run.steps -= 1
     run.ask()
-    assert [sent.why for sent in lost_requests(run.results, "task")[lost:]] == ["its process was killed"]
+    assert [sent.why for sent in lost_requests(run.results, TASK)[lost:]] == ["its process was killed"]
     assert (len(run.server.requests), run.server.answered) == (2, 1)
     assert run.workers() == [worker]
 
 
 def test_a_worker_that_is_killed_takes_its_forks_with_it_and_is_replaced(run: Run) -> None:
     worker = run.worker()
-    lost = len(lost_requests(run.results, "task"))
+    lost = len(lost_requests(run.results, TASK))
     step, caller = run.start_unanswered()
     (fork,) = worker.children()
     worker.kill()
     assert run.answer(step, caller).text == "hello"
     assert is_gone(fork)
-    assert len(lost_requests(run.results, "task")) == lost + 1
+    assert len(lost_requests(run.results, TASK)) == lost + 1
     assert (len(run.server.requests), run.server.answered) == (2, 1)
     assert run.workers() not in ([], [worker])
 
@@ -271,12 +267,12 @@ def test_the_worker_goes_when_its_run_is_killed(run: Run) -> None:
 
 
 CASES = {
-    "a service": ({}, {}, ["find", "start"]),
-    "not warm": ({"warm": False}, {}, ["find"]),
-    "replay": ({"api_type": "replay", "replay_path": "answers"}, {}, ["find", "start"]),
-    "not in a run": ({}, {}, []),
-    "a fork": ({}, {}, []),
-    "skipped": ({}, {"skip": "enough"}, []),
+    "a service": ({}, ["find", "start"]),
+    "not warm": ({"warm": False}, ["find"]),
+    "replay": ({"api_type": "replay", "replay_path": "answers"}, ["find", "start"]),
+    "not in a run": ({}, []),
+    "a fork": ({}, []),
+    "skipped": ({}, []),
 }
 
 
@@ -284,24 +280,24 @@ CASES = {
 def test_a_worker_is_started_only_where_a_job_of_a_run_needs_it(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys, question, calls = CASES[name]
+    keys, calls = CASES[name]
     task = tmp_path / "run" / "task"
     config = tmp_path / "config.yaml"
     write_text(config, config_yaml(load_config({**KEYS, **keys})))
-    prompt = task / "step_1" / "prompt.md"
-    write_text(prompt.with_suffix(".json"), json.dumps({"role": "proposer", **question}))
+    state = tmp_path / "best.json"
+    write_text(state, json.dumps({"stopped": "enough" if name == "skipped" else None}))
     monkeypatch.setenv(warm.RUN_PID, "1")
     monkeypatch.setattr(worker, "is_fork", name == "a fork")
     if name == "not in a run":
         monkeypatch.delenv(warm.RUN_PID)
-    made, asked = [], []
+    made, proposed = [], []
     monkeypatch.setattr(warm, "call", lambda *_, start=None: made.append("start" if start else "find"))
-    monkeypatch.setattr(asking, "ask_step", lambda **values: asked.append(values["step"]))
-    command = ["--config", config, "--task-folder", task, "--definition", "d", "--step", 1, "--prompt", prompt]
-    monkeypatch.setattr(sys, "argv", ["propose.py", *map(str, command), "--out", str(tmp_path / "response.json")])
+    monkeypatch.setattr(proposal, "propose", lambda config, folder, step, *_: proposed.append(step))
+    command = ["--config", config, "--task-folder", task, "--step", 1, "--state", state]
+    monkeypatch.setattr(sys, "argv", ["propose.py", *map(str, command)])
     propose.main()
     assert made == calls
-    assert asked == ([] if name == "skipped" else [1])
+    assert proposed == ([] if name == "skipped" else [1])
 
 
 SPY = """

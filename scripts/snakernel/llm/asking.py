@@ -6,34 +6,29 @@ import gc
 from functools import partial
 from pathlib import Path
 
-from snakernel.config import Config, read_config
+from snakernel.config import Config
 from snakernel.files import read_json, read_model, read_text, write_model
 from snakernel.llm.base import Prompt, Provider, Request
 from snakernel.llm.journal import Journal
 from snakernel.skipping import NotAsked, skip_answer
 
 
-def ask_step(config: Path, task_folder: Path, definition: str, step: int, prompt: Path, out: Path) -> None:
+def ask_step(config: Config, task_folder: Path, step: int) -> None:
     """Have a step answered, if it is not, and write its response.json; it may say why the step was not asked.
 
     Args:
-        config: the run's resolved configuration.
-        task_folder: the task's folder.
-        definition: name of the task's definition.
+        config: the run's configuration.
+        task_folder: the task's folder, in which the step has its prompt.md and prompt.json.
         step: the step's number.
-        prompt: the step's prompt.md; prompt.json is beside it.
-        out: response.json.
     """
-    settings = read_config(config)
     journal = Journal(task_folder.parent, task_folder.name, step)
-    why = read_json(prompt.with_suffix(".json")).get("skip")
-    if why and journal.asked() is None:
-        return skip_answer(out, why)
+    prompt = task_folder / f"step_{step}" / "prompt.md"
+    out = prompt.with_name("response.json")
     try:
         answer, new = journal.answer(
-            lambda: request(settings, prompt),
-            lambda: provider(settings, journal, task_folder, definition, prompt),
-            more_room=0 if settings.api_type == "replay" else settings.more_room,
+            lambda: request(config, prompt),
+            lambda: provider(config, journal, task_folder, prompt),
+            more_room=0 if config.api_type == "replay" else config.more_room,
         )
     except NotAsked as reason:
         return skip_answer(out, str(reason))
@@ -62,7 +57,7 @@ def request(config: Config, prompt: Path) -> Request:
     )
 
 
-def kernel_to_sweep(config: Config, task_folder: Path, definition: str, prompt: Path) -> str:
+def kernel_to_sweep(config: Config, task_folder: Path, prompt: Path) -> str:
     """The kernel that a trial puts other values into."""
     from snakernel.history import step
     from snakernel.search.trials import given_kernel
@@ -70,21 +65,28 @@ def kernel_to_sweep(config: Config, task_folder: Path, definition: str, prompt: 
     base = read_json(prompt.with_suffix(".json"))["base"]
     if base is not None:
         return step(task_folder, base).kernel
-    return read_text(given_kernel(config, task_folder.name, definition)) if config.agent_type == "sweep" else ""
+    if config.agent_type != "sweep":
+        return ""
+    return read_text(given_kernel(config, task_folder.name, definition_name(task_folder)))
 
 
-def provider(config: Config, journal: Journal, task_folder: Path, definition: str, prompt: Path) -> Provider:
+def definition_name(task_folder: Path) -> str:
+    """The name of a task's definition."""
+    return read_json(task_folder / "definition.json")["name"]
+
+
+def provider(config: Config, journal: Journal, task_folder: Path, prompt: Path) -> Provider:
     """Who answers a step."""
     question = read_json(prompt.with_suffix(".json"))
     replay = None
     if config.api_type == "replay":
         from snakernel.llm.replay import Replay
 
-        replay = Replay(config.replay_path or "", task_folder.name, definition, journal.step)
+        replay = Replay(config.replay_path or "", task_folder.name, definition_name(task_folder), journal.step)
     if question["role"] == "sweep" and not (replay and replay.journal.is_file()):
         from snakernel.search.trials import Trials
 
-        return Trials(kernel_to_sweep(config, task_folder, definition, prompt))
+        return Trials(kernel_to_sweep(config, task_folder, prompt))
     if replay:
         return replay
     from snakernel.llm.ledger import Ledger

@@ -20,9 +20,7 @@ from snakernel.search import create_strategy
 DOING = {
     "check_task": "checking the definition",
     "measure_reference": "measuring the reference",
-    "write_prompt": "writing the prompt",
     "propose": "asking the model",
-    "extract_kernel": "reading the answer",
     "evaluate": "judging the kernel",
     "select_best": "selecting the best",
     "export_best": "exporting the best kernel",

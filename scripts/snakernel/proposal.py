@@ -1,0 +1,111 @@
+"""A step's proposal: its prompt, the model's answer, and the kernel in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from snakernel.config import Config, read_config
+from snakernel.errors import UserError
+from snakernel.evaluation.solution import kernel_sha256
+from snakernel.extraction import extract, find_duplicate
+from snakernel.files import read_model, write_model, write_text
+from snakernel.history import step, step_folder
+from snakernel.llm.asking import ask_step
+from snakernel.llm.base import Prompt, Question
+from snakernel.llm.journal import Journal
+from snakernel.prompts import find_lessons, render
+from snakernel.search import State, create_strategy
+from snakernel.skipping import NotAsked, skip_kernel, skip_proposal, stop_reason
+
+
+def propose(
+    config_path: Path, task_folder: Path, number: int, state: Path | None, lessons: Sequence[Path] | None
+) -> None:
+    """Make all of a step's files up to its kernel; they may say why the step was not asked.
+
+    Args:
+        config_path: the run's resolved configuration.
+        task_folder: the task's folder.
+        number: the step.
+        state: best.json that the step starts from; None: as the search has it.
+        lessons: folders of the tasks whose best kernels a proposal is shown; None: as configured.
+
+    Raises:
+        UserError: a file of the run or a template is missing or damaged, or nobody could be asked.
+    """
+    folder = step_folder(task_folder, number)
+    try:
+        text, question = prompt(config_path, task_folder, number, state, lessons)
+    except NotAsked as why:
+        return skip_proposal(folder, str(why))
+    config = read_config(config_path)
+    write_text(folder / "prompt.md", text)
+    write_model(folder / "prompt.json", Prompt(**question.model_dump(), limits=config.limits))
+    ask_step(config, task_folder, number)
+    if why := step(task_folder, number).skipped:
+        return skip_kernel(folder, why)
+    extract_kernel(config, task_folder, number)
+
+
+def prompt(
+    config_path: Path, task_folder: Path, number: int, state: Path | None, lessons: Sequence[Path] | None
+) -> tuple[str, Question]:
+    """What a step will be asked, or, where it is answered already or in a batch, what it was asked.
+
+    Nobody is asked here. The arguments and errors are those of :func:`propose`.
+
+    Raises:
+        NotAsked: it needs not be asked.
+    """
+    config = read_config(config_path)
+    asked = Journal(task_folder.parent, task_folder.name, number).asked()
+    if asked is not None:
+        return asked.prompt, asked.question
+    if why := stop_reason(state):
+        raise NotAsked(why)
+    strategy = create_strategy(config, task_folder.name)
+    before = strategy.reads(number)
+    if state is not None:
+        start = read_model(state, State)
+    else:
+        start = step(task_folder, before).state if before else strategy.start()
+    if lessons is None:
+        lessons = configured_lessons(config, task_folder.name)
+    return render(config, strategy, start, task_folder, number, lessons)
+
+
+def configured_lessons(config: Config, name: str) -> list[Path]:
+    """By hand: the lessons of a task, by the run's task list."""
+    from snakernel.dataset import read_tasks
+
+    if config.lessons_from is None and not config.lessons_from_siblings:
+        return []
+    tasks = read_tasks(Path(config.tasks_path), config.dataset)
+    task = next((one for one in tasks if one.name == name), None)
+    if task is None:
+        raise UserError(f"{config.tasks_path} names no task {name!r}; name its lessons with --lessons")
+    return find_lessons(config, tasks, task)
+
+
+def extract_kernel(config: Config, task_folder: Path, number: int) -> None:
+    """kernel.py and extraction.json of a step that is answered: the code block, or the edits of an earlier kernel."""
+    current = step(task_folder, number)
+    question = current.response.request.question
+    # Edits belong to the kernel that the model was shown, whatever the search would show it today.
+    base = question.base
+    base_code = step(task_folder, base).kernel if base is not None else None
+    code, extraction = extract(current.response.text, base_code, base, stop_reason=current.response.stop_reason)
+    if question.role == "sweep" and extraction.kind == "unchanged":
+        extraction = extraction.model_copy(update={"duplicate_of": base})  # it had nothing to try
+    elif config.reject_duplicates:
+        known = create_strategy(config, task_folder.name).kernels_read(number)
+        extraction = find_duplicate(extraction, number, [step(task_folder, one).extraction for one in known])
+    write_text(current.folder / "kernel.py", code)
+    extraction.kernel_sha256 = kernel_sha256(code)
+    write_model(current.folder / "extraction.json", extraction)
+    print(f"{extraction.kind}: {extraction.edits_applied} edits applied, {extraction.edits_skipped} skipped")
+    if extraction.duplicate_of is not None:
+        print(f"the same program as step {extraction.duplicate_of}'s")
+    for warning in extraction.warnings:
+        print(f"warning: {warning}")
