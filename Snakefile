@@ -1,8 +1,9 @@
 # snakernel: language models write GPU kernels, FlashInfer-Bench judges them.
 #
 # results/{run}/{task}/step_{n}/ holds prompt.md, response.json, kernel.py, evaluation.json and best.json: a step's
-# question, answer, candidate, verdict, and the state of the search after it. Each has a rule of its own in rules/,
-# each rule a script of the same name in scripts/, and what they share is scripts/snakernel.
+# question, answer, candidate, verdict, and the state of the search after it. Rule propose makes the first three,
+# evaluate the verdict and select_best the state. Each rule has a script of the same name in scripts/, and what they
+# share is scripts/snakernel.
 # README.md says how to use it, config/README.md describes every key.
 
 from snakemake.utils import min_version

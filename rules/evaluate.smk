@@ -11,8 +11,6 @@ rule evaluate:
         f"{RESULTS}/{{task}}/step_{{step}}/evaluation.json",
     log:
         f"{LOGS}/{{task}}/step_{{step}}/evaluate.log",
-    benchmark:
-        f"{LOGS}/{{task}}/step_{{step}}/evaluate.tsv"
     conda:
         CONDA
     resources:

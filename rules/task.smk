@@ -36,8 +36,6 @@ rule measure_reference:
         expected=directory(f"{RESULTS}/{{task}}/reference/expected"),
     log:
         f"{LOGS}/{{task}}/measure_reference.log",
-    benchmark:
-        f"{LOGS}/{{task}}/measure_reference.tsv"
     conda:
         CONDA
     resources:

@@ -32,8 +32,8 @@ LIMITS = (
     "price",
     "max_completion_tokens",
 )
-"""Keys that end a search early, or that say who would be asked and at what price: a step that was not asked is asked
-when one of them changes."""
+"""Keys that end a search early, or that say who would be asked and at what price (limits.yaml): a step that was not
+asked is asked when one of them changes."""
 
 
 class Price(BaseModel):
