@@ -67,7 +67,6 @@ RESULTS = str(SETTINGS.results)
 CONFIG = f"{RESULTS}/config.yaml"
 LIMITS_FILE = f"{RESULTS}/limits.yaml"
 LOGS = f"{RESULTS}/logs"
-TASK_FOLDER = f"{RESULTS}/{{task}}"
 STRATEGY = create_strategy(SETTINGS, "")
 ASKED = (
     "the optimiser"
@@ -79,8 +78,9 @@ ON_GPU = 0 if SETTINGS.eval_backend == "cpu" else 1
 # A reference is of one kind of device: with another one to rent, it is measured again.
 DEVICE = ("modal_gpu",) if SETTINGS.eval_backend == "modal" else ()
 
-# A plan is millions of objects that all stay: looking for garbage among them is a tenth of the planning time.
-gc.set_threshold(200_000, 100, 100)
+# A plan is millions of objects that all stay: looking for garbage among them is a tenth of the planning time. It is
+# looked for again when jobs begin.
+gc.disable()
 
 LESSONS = bool(SETTINGS.lessons_from or SETTINGS.lessons_from_siblings)
 
@@ -110,6 +110,11 @@ def task_of(wildcards):
             f"{SETTINGS.tasks_path} names no task {wildcards.task!r}; its tasks are: {', '.join(TASKS)}"
         )
     return TASKS[wildcards.task]
+
+
+def task_folder(wildcards):
+    """The folder of a job's task."""
+    return f"{RESULTS}/{wildcards.task}"
 
 
 def task_inputs(wildcards):
@@ -206,9 +211,12 @@ def inputs_of_question(wildcards):
     So no changed state, limit or renewed mtime can ask a model again, and prompt.md stays what was sent. A step that
     was skipped is not answered: it is asked when a change of the limits or of the state says so.
     """
-    files = [f"{RESULTS}/{wildcards.task}/reference/reference.json", LIMITS_FILE]
-    if state := state_to_show(wildcards):
-        files.append(state)
+    # A state is made of verdicts, and they of the reference: an edge costs planning time in every step.
+    state = state_to_show(wildcards)
+    files = [
+        state or f"{RESULTS}/{wildcards.task}/reference/reference.json",
+        LIMITS_FILE,
+    ]
     if LESSONS:
         files += lessons_to_show(wildcards)
     if SETTINGS.agent_type == "sweep":
@@ -287,6 +295,8 @@ def import_earlier():
 
 
 onstart:
+    gc.freeze()
+    gc.enable()
     if SETTINGS.resume_from:
         import_earlier()
     check_key()

@@ -17,7 +17,7 @@ rule evaluate:
         gpu=ON_GPU,
     params:
         config=CONFIG,
-        folder=TASK_FOLDER,
+        folder=task_folder,
         code=library(
             "evaluate.py",
             "evaluator.py",

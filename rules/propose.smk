@@ -5,12 +5,16 @@
 rule limits:
     output:
         LIMITS_FILE,
+    log:
+        f"{LOGS}/limits.log",
+    conda:
+        CONDA
     params:
         limits=yaml.safe_dump(SETTINGS.limits),
     message:
-        "limits of the search"
+        "writing the limits of the search down"
     shell:
-        "printf %s {params.limits:q} > {output:q}"
+        "printf %s {params.limits:q} > {output:q} 2> {log:q}"
 
 
 # No parameters but those of the kernel's extraction, which is done again from the answer that is kept: a model, a
@@ -34,7 +38,7 @@ rule propose:
         llm=1,
     params:
         config=CONFIG,
-        folder=TASK_FOLDER,
+        folder=task_folder,
         state=state_to_show,
         lessons=lesson_folders if LESSONS else [],
         code=library("snakernel/extraction.py"),

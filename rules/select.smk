@@ -15,7 +15,7 @@ rule select_best:
         CONDA
     params:
         config=CONFIG,
-        folder=TASK_FOLDER,
+        folder=task_folder,
         code=library("select_best.py", "snakernel/search", "snakernel/skipping.py"),
         settings=settings(
             "agent_type",
@@ -56,7 +56,7 @@ rule confirm_best:
         gpu=ON_GPU,
     params:
         config=CONFIG,
-        folder=TASK_FOLDER,
+        folder=task_folder,
         code=library(
             "confirm_best.py",
             "evaluator.py",
@@ -97,7 +97,7 @@ rule export_best:
     conda:
         CONDA
     params:
-        folder=TASK_FOLDER,
+        folder=task_folder,
         code=library("export_best.py", "snakernel/evaluation/solution.py"),
         steps=STRATEGY.steps,
     message:

@@ -14,7 +14,7 @@ rule check_task:
         CONDA
     params:
         config=CONFIG,
-        folder=TASK_FOLDER,
+        folder=task_folder,
         code=library("check_task.py", "snakernel/dataset.py"),
         settings=settings("max_workloads"),
         op_type=lambda wildcards: task_of(wildcards).op_type,
@@ -42,7 +42,7 @@ rule measure_reference:
         gpu=ON_GPU,
     params:
         config=CONFIG,
-        folder=TASK_FOLDER,
+        folder=task_folder,
         code=library(
             "measure_reference.py",
             "snakernel/evaluation/reference.py",
