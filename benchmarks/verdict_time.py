@@ -1,12 +1,13 @@
 """Wall time of a verdict, side by side: flashinfer-bench at its defaults, at the agent baseline's settings, and ours.
 
-    python benchmarks/verdict_time.py --dataset ROOT --kernels FOLDER [--backend local|cpu] [--repeats 3]
+    python benchmarks/verdict_time.py --dataset ROOT --kernels FOLDER [--backend local|cpu] [--repeats 3] [--rest 2]
 
 FOLDER holds {definition}.py, the same kernel for all three; each is judged on all of its workloads. flashinfer-bench's
-time is that of a new Benchmark, from its construction to its end, in a process that has imported it already; ours is
-the whole command of a run's evaluation, from the start of Python to its exit, with the warm parent running (the first,
-which starts it, is shown apart, with the task's check and its reference's measurement). It prints a table, and the
-figures as JSON.
+time is that of a new Benchmark, from its construction to its end, in a process that has imported it already, with an
+empty Triton cache: a candidate is a new kernel. Ours is the whole command of a run's evaluation, from the start of
+Python to its exit, with the run's worker and the warm parent running (what starts the latter is shown apart: the task's
+check and its reference's measurement): once after some seconds' rest, as a run has while a model answers, and once with
+one verdict after the other. It prints a table, and the figures as JSON.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from pathlib import Path
 
 import yaml
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+from snakernel import warm, worker
+from snakernel.warm import RUN_PID
+
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
 FIB = {
     "default": {},
     "agent": {"warmup_runs": 3, "iterations": 5, "num_trials": 1, "timeout_seconds": 60},
@@ -38,7 +42,7 @@ def run_flashinfer_bench(dataset: Path, definition: str, kernel: Path, settings:
     from snakernel.evaluation.solution import read_solution
 
     with tempfile.TemporaryDirectory() as cache:
-        os.environ["FIB_CACHE_PATH"] = cache
+        os.environ["FIB_CACHE_PATH"] = os.environ["TRITON_CACHE_DIR"] = cache
         whole = TraceSet.from_path(str(dataset))
         solution = read_solution(kernel, whole.definitions[definition])
         traces = TraceSet(
@@ -74,28 +78,48 @@ def start_task(dataset: Path, definition: str, backend: str, scratch: Path) -> t
 def run_command(script: str, config: Path, *arguments: str) -> None:
     """A command of a run, its output dropped."""
     command = [sys.executable, str(SCRIPTS / script), "--config", str(config), *arguments]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {RUN_PID: str(os.getpid())})
+
+
+def start_worker(config: Path) -> None:
+    """Start the run's worker, as the job does that is before a run's first evaluation."""
+    place = worker.parent_of(config, dict(os.environ), str(os.getpid()))
+    request = {"script": "evaluate", "arguments": ["--help"], "config": str(config), "threads": {}}
+    output = os.dup(1)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        warm.call(place, request, start=("--idle-s", "600"))
+    os.dup2(output, 1)
 
 
 def run_ours(
-    dataset: Path, definition: str, kernel: Path, backend: str, repeats: int, scratch: Path
+    dataset: Path, definition: str, kernel: Path, backend: str, repeats: int, rest_s: float, scratch: Path
 ) -> dict[str, object]:
     """The commands of a run."""
     begun = time.perf_counter()
     config, folder = start_task(dataset, definition, backend, scratch)
     reference = time.perf_counter() - begun
+    start_worker(config)
     out = scratch / "evaluation.json"
     arguments = ["--task-folder", str(folder), "--kernel", str(kernel), "--out", str(out)]
-    seconds, verdicts = [], []
-    for _ in range(repeats):
-        begun = time.perf_counter()
-        run_command("evaluate.py", config, *arguments)
-        seconds.append(time.perf_counter() - begun)
-        verdicts.append(json.loads(out.read_text()))
+    seconds: dict[float, list[float]] = {0.0: [], rest_s: []}
+    verdicts = []
+    run_command("evaluate.py", config, *arguments)
+    for rest in sorted(seconds):
+        for _ in range(repeats):
+            time.sleep(rest)
+            begun = time.perf_counter()
+            run_command("evaluate.py", config, *arguments)
+            seconds[rest].append(time.perf_counter() - begun)
+            verdicts.append(json.loads(out.read_text()))
     return {
-        "seconds": statistics.median(seconds),
+        "seconds": statistics.median(seconds[rest_s]),
+        "seconds_one_after_another": statistics.median(seconds[0.0]),
         "all_seconds": seconds,
         "latency_cv": latency_variation(verdicts),
+        "latency_ms": [
+            [one["latency"] and one["latency"]["median_ms"] for one in row["workloads"]] for row in verdicts
+        ],
         "reference_seconds": reference,
         "parts": verdicts[-1]["seconds"],
         "statuses": [one["status"] for one in verdicts[-1]["workloads"]],
@@ -121,6 +145,7 @@ def main() -> None:
     parser.add_argument("--kernels", type=Path, required=True)
     parser.add_argument("--backend", choices=["local", "cpu"], default="local")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rest", type=float, default=2.0, help="seconds before each of our verdicts")
     parser.add_argument("--only-ours", action="store_true", help="leave flashinfer-bench out (it needs CUDA)")
     parser.add_argument("--fib", nargs=2, metavar=("DEFINITION", "SETTINGS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -146,13 +171,20 @@ def main() -> None:
             row[settings] = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else done.stderr[-300:]
         with tempfile.TemporaryDirectory() as scratch:
             row["ours"] = run_ours(
-                arguments.dataset, definition, kernel, arguments.backend, arguments.repeats, Path(scratch)
+                arguments.dataset,
+                definition,
+                kernel,
+                arguments.backend,
+                arguments.repeats,
+                arguments.rest,
+                Path(scratch),
             )
         rows[definition] = row
         ours = row["ours"]
         variation = ours["latency_cv"]
         spread = f", latency varies by {statistics.median(variation):.2%}" if variation else ""
         told = [f"{definition} on {ours['device']}: ours {ours['seconds']:.2f} s {ours['parts']}{spread}"]
+        told.append(f"one after another {ours['seconds_one_after_another']:.2f} s")
         for settings in FIB:
             other = row.get(settings)
             if isinstance(other, dict):

@@ -11,11 +11,11 @@ import os
 import sys
 import tempfile
 import time
-from typing import Any
+from pathlib import Path
 
 from snakernel import warm_parent
 from snakernel.errors import run_main
-from snakernel.files import scratch_folder
+from snakernel.files import digest, scratch_folder
 from snakernel.processes import die_with
 
 
@@ -54,6 +54,7 @@ def main() -> int:
         with scratch_folder() as scratch:
             tempfile.tempdir = str(scratch)
             return actions.ACTIONS[arguments.once["action"]](**arguments.once["arguments"])
+    from snakernel.evaluation.devices import LOCK_FOLDER
     from snakernel.evaluation.sandbox import remove_shared_memory
 
     suspicions("")  # it compiles its patterns at first use
@@ -64,17 +65,54 @@ def main() -> int:
     if not forks_can_compute():
         print("error: this process has started CUDA, so its forks could not use it", file=sys.stderr)
         return 1
-    warm_parent.Server.of(arguments, carry_out, scratch=True, adopts=True, clean_up=remove_shared_memory).serve()
+    os.environ.setdefault(LOCK_FOLDER, tempfile.gettempdir())  # forks have another
+    standbys = {"kind_of": kind_of, "stand_by": stand_by}
+    warm_parent.Server.of(
+        arguments, carry_out, scratch=True, adopts=True, clean_up=remove_shared_memory, **standbys
+    ).serve()
     return 0
 
 
-def carry_out(request: dict[str, Any]) -> int | None:
+def carry_out(request: warm_parent.Request) -> int | None:
     """In a fork: run the action that is asked for, on the device that the caller has."""
     from snakernel.evaluation.actions import ACTIONS
 
     if request["device"] is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = request["device"]
     return ACTIONS[request["action"]](**request["arguments"])
+
+
+def kind_of(request: warm_parent.Request) -> str | None:
+    """What a request has in common with those that a standby for it can carry out: all but the kernel and its verdict.
+
+    Only kernels judged on a device have one: without CUDA there is too little to gain.
+    """
+    if request["action"] != "evaluate" or request["device"] is None:
+        return None
+    arguments = {name: value for name, value in request["arguments"].items() if name not in ("kernel", "out")}
+    folder = Path(request["folder"], arguments["task_folder"])
+    names = ("definition.json", "workloads.jsonl", "reference/reference.json")
+    files = [Path(request["folder"], arguments["config"]), *(folder / name for name in names)]
+    return json.dumps([request["device"], request["folder"], arguments, digest(*files)], sort_keys=True)
+
+
+def stand_by(request: warm_parent.Request, wait: warm_parent.Wait) -> int | None:
+    """In a fork: do what another request of the same kind needs too, then wait for one, and carry it out.
+
+    The device is used meanwhile, so it is held as an evaluation holds it; where one does, nobody stands by.
+    """
+    from filelock import Timeout
+    from snakernel.evaluation.actions import evaluate
+    from snakernel.evaluation.devices import lock_of
+
+    os.environ["CUDA_VISIBLE_DEVICES"] = request["device"]
+    lock = lock_of(request["device"])
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"{request['device']}: another evaluation has it, so nobody stands by", file=sys.stderr)
+        return 1
+    return evaluate(**request["arguments"], next_request=lambda: wait(lock.release)["arguments"])
 
 
 if __name__ == "__main__":

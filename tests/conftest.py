@@ -56,7 +56,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory, _interpreter: None) -> Call
     def verdict(kernel: str, **changes: object) -> Evaluation:
         changed = settings.model_copy(update=changes)
         solution = make_solution(definition, kernel)
-        return judge("rmsnorm_rmsnorm_h256", definition, workloads, solution, reference, folder, changed, MINI)
+        return judge("rmsnorm_rmsnorm_h256", definition, workloads, lambda: solution, reference, folder, changed, MINI)
 
     verdict.reference = folder
     return verdict

@@ -1,5 +1,7 @@
 """A warm parent's own side: it accepts callers, forks for each, and ends what nobody waits for.
 
+Where it has nothing to do, it forks one process ahead, a standby, for another request like the last.
+
 It serves neither what descends from it nor a process that is confined as a candidate is, whatever that knows.
 """
 
@@ -27,7 +29,14 @@ from snakernel.files import build_models, scratch_folder
 from snakernel.processes import adopt_orphans, die_with
 from snakernel.warm import MESSAGE_BYTES, remove_files
 
-CarryOut = Callable[[dict[str, Any]], int | None]
+Request = dict[str, Any]
+CarryOut = Callable[[Request], int | None]
+Wait = Callable[[Callable[[], None]], Request]
+"""Waits for a request; what it is given is called when the parent can know that it waits."""
+StandBy = Callable[[Request, Wait], int | None]
+REST_S = 0.1
+"""Seconds without a request after which there is time for a standby: who waits for the device comes first."""
+READY = b"ready"
 
 
 @dataclass
@@ -39,6 +48,24 @@ class _Job:
     connection: socket.socket
     scratch: contextlib.ExitStack
     """Has its folder for temporary files, if it has one: removed with it, also where it was killed."""
+
+
+@dataclass
+class _Standby:
+    """A fork that has begun with what it was not asked for yet."""
+
+    kind: str
+    pid: int
+    pidfd: int
+    connection: socket.socket
+    scratch: contextlib.ExitStack
+
+    def is_ready(self) -> bool:
+        """Whether it waits for a request."""
+        try:
+            return self.connection.recv(len(READY), socket.MSG_DONTWAIT) == READY
+        except OSError:
+            return False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,8 +94,16 @@ class Server:
     """Whether what a fork's children leave behind is found and ended."""
     clean_up: Callable[[int], None] = lambda pid: None
     """Removes what a fork left."""
+    kind_of: Callable[[Request], str | None] = lambda request: None
+    """What requests have in common that a standby for one of them can carry out; None: there is none for it."""
+    stand_by: StandBy | None = None
+    """What a standby does: it prepares for a request like the one it is given, asks for it, and carries it out."""
     _jobs: dict[int, _Job] = field(default_factory=dict)
     """By the descriptor of the caller's connection."""
+    _standby: _Standby | None = None
+    _last: tuple[str, Request] | None = None
+    """The last request and its kind, until there was a standby for another."""
+    _poller: select.poll = field(default_factory=select.poll)
 
     @classmethod
     def of(cls, arguments: argparse.Namespace, carry_out: CarryOut, **more: Any) -> Server:
@@ -96,7 +131,7 @@ class Server:
         listener.bind(str(self.path))
         os.chmod(self.path, 0o600)
         listener.listen(64)
-        poller = select.poll()
+        poller = self._poller
         poller.register(listener, select.POLLIN)
         run = None
         if self.run_pid is not None:
@@ -108,10 +143,15 @@ class Server:
         ended = False
         pidfds: dict[int, int] = {}
         while not (ended and not self._jobs):
-            events = poller.poll(None if self._jobs else self.idle_s * 1e3)
+            rests = self._last is not None and not self._jobs and not ended
+            events = poller.poll(None if self._jobs else (min(REST_S, self.idle_s) if rests else self.idle_s) * 1e3)
+            if not events and rests:
+                self._fork_standby(listener)
+                continue
             if not events:
                 break
-            for descriptor, _ in events:
+            # A caller last: descriptors that are closed for it are not to be taken for those of the same number.
+            for descriptor, _ in sorted(events, key=lambda event: event[0] == listener.fileno()):
                 if descriptor == listener.fileno():
                     connection, _ = listener.accept()
                     job = self._begin(connection, listener, ended)
@@ -120,6 +160,8 @@ class Server:
                         pidfds[job.pidfd] = connection.fileno()
                         poller.register(connection, select.POLLIN)
                         poller.register(job.pidfd, select.POLLIN)
+                elif self._standby is not None and descriptor == self._standby.pidfd:
+                    self._dismiss()
                 elif descriptor == run:
                     ended = True
                     poller.unregister(run)
@@ -133,6 +175,7 @@ class Server:
                     # The caller is gone, or says what callers never say: nobody waits for this fork.
                     poller.unregister(descriptor)
                     self._kill(self._jobs[descriptor].pid)
+        self._dismiss()
         remove_files(self.path)
 
     def _begin(self, connection: socket.socket, listener: socket.socket, ended: bool) -> _Job | None:
@@ -161,6 +204,9 @@ class Server:
             connection.close()
             return None
         connection.settimeout(None)
+        job = self._hand_to_standby(request, descriptors, connection)
+        if job is not None:
+            return job
         if self.prepare is not None:
             with contextlib.suppress(Exception):  # the fork meets the same fault, and tells its caller
                 self.prepare(request)
@@ -176,6 +222,59 @@ class Server:
         for descriptor in descriptors:
             os.close(descriptor)
         return _Job(pid, os.pidfd_open(pid), connection, scratch)
+
+    def _hand_to_standby(self, request: Request, descriptors: list[int], connection: socket.socket) -> _Job | None:
+        """Have the standby carry a request out, if there is one that can; it is gone then in any case."""
+        kind = None
+        with contextlib.suppress(Exception):  # the fork meets the same fault, and tells its caller
+            kind = self.kind_of(request)
+        self._last = None if kind is None else (kind, request)
+        standby = self._standby
+        if standby is None:
+            return None
+        if standby.kind == kind and standby.is_ready():
+            with contextlib.suppress(OSError):  # it is gone
+                message = json.dumps(request).encode()
+                socket.send_fds(standby.connection, [message], [*descriptors, connection.fileno()])
+                self._standby = None
+                self._poller.unregister(standby.pidfd)
+                standby.connection.close()
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                return _Job(standby.pid, standby.pidfd, connection, standby.scratch)
+        self._dismiss()
+        return None
+
+    def _fork_standby(self, listener: socket.socket) -> None:
+        """Fork a standby for another request like the last; there is one attempt."""
+        assert self._last is not None and self.stand_by is not None
+        (kind, request), self._last = self._last, None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        scratch = contextlib.ExitStack()
+        folder = str(scratch.enter_context(scratch_folder())) if self.scratch else None
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            if folder is not None:
+                tempfile.tempdir = folder
+            self._fork(parent, request, [], None, [listener, ours], scratch, theirs)
+        theirs.close()
+        self._standby = _Standby(kind, pid, os.pidfd_open(pid), ours, scratch)
+        self._poller.register(self._standby.pidfd, select.POLLIN)
+
+    def _dismiss(self) -> None:
+        """End the standby, if there is one, and remove what it left."""
+        standby, self._standby = self._standby, None
+        if standby is None:
+            return
+        self._poller.unregister(standby.pidfd)
+        self._kill(standby.pid)
+        os.waitpid(standby.pid, 0)
+        os.close(standby.pidfd)
+        standby.connection.close()
+        if self.adopts:
+            self._end_orphans()
+        standby.scratch.close()
 
     def _end(self, job: _Job) -> None:
         """Tell the caller how its fork ended, where that did not say so itself, and kill what is left of it."""
@@ -208,9 +307,8 @@ class Server:
         except psutil.Error:
             return True
 
-    @staticmethod
-    def _kill(pid: int) -> None:
-        """Kill a process and its descendants."""
+    def _kill(self, pid: int) -> None:
+        """Kill a process and its descendants, and remove what they left."""
         import psutil
 
         try:
@@ -220,31 +318,48 @@ class Server:
         for process in processes:
             with contextlib.suppress(psutil.Error):
                 process.kill()
+            self.clean_up(process.pid)
 
     def _fork(
         self,
         parent: int,
         request: dict[str, Any],
         descriptors: list[int],
-        caller: socket.socket,
+        caller: socket.socket | None,
         others: list[socket.socket],
         scratch: contextlib.ExitStack,
+        standby: socket.socket | None = None,
     ) -> None:
-        """In the fork: become the caller's process, carry the request out, and exit with its code."""
+        """In the fork: become the caller's process, carry the request out, and exit with its code.
+
+        A standby has no caller yet: it gets one, with a request like this one, through its socket.
+        """
         code = 1
+
+        def wait(ready: Callable[[], None]) -> Request:
+            nonlocal caller
+            assert standby is not None
+            standby.send(READY)
+            ready()
+            message, passed, _, _ = socket.recv_fds(standby, MESSAGE_BYTES, 3)
+            if not message:
+                raise SystemExit(1)
+            caller = socket.socket(fileno=passed.pop())
+            _take_output(passed)
+            return json.loads(message)
+
         try:
             die_with(parent)
             os.setsid()
             for one in others:
                 one.close()
-            os.dup2(descriptors[0], 1)
-            os.dup2(descriptors[1], 2)
-            for descriptor in descriptors:
-                if descriptor > 2:
-                    os.close(descriptor)
+            _take_output(descriptors)
             os.chdir(request["folder"])
             try:
-                run_main(lambda: self.carry_out(request))
+                if standby is None:
+                    run_main(lambda: self.carry_out(request))
+                elif self.stand_by is not None:
+                    run_main(lambda: self.stand_by(request, wait))
             except SystemExit as end:
                 code = end.code if isinstance(end.code, int) else 1
         except BaseException:
@@ -257,8 +372,18 @@ class Server:
                 sys.stderr.flush()
                 scratch.close()  # before the answer: where the parent is killed then, nobody comes who would
             # The caller need not wait while the system takes this process down, which takes CUDA's a while.
-            _answer(caller, code)
+            if caller is not None:
+                _answer(caller, code)
             os._exit(code)
+
+
+def _take_output(descriptors: list[int]) -> None:
+    """Make two descriptors this process's output and error output; without any, these stay as they are."""
+    for number, descriptor in enumerate(descriptors, 1):
+        os.dup2(descriptor, number)
+    for descriptor in descriptors:
+        if descriptor > 2:
+            os.close(descriptor)
 
 
 def _answer(caller: socket.socket, code: int) -> None:

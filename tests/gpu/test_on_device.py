@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from evaluating import Bench
+from evaluating import Bench, wait_for
 from snakernel.evaluation.devices import cuda_devices
 from snakernel.evaluation.profiling import find_profiler
 from snakernel.evaluation.verdict import Status
@@ -127,3 +127,20 @@ def test_a_correct_kernel_is_profiled_and_stays_confined(bench: Bench) -> None:
         assert kernel.time_us > 0 and kernel.memory > 0 and kernel.dram > 0 and kernel.compute is not None
         assert kernel.stalls and sum(kernel.stalls.values()) < 100
     assert bench.judge().profile is None
+
+
+def test_a_standby_gives_the_verdict_that_a_fork_gives(bench: Bench) -> None:
+    """Also on a kernel that looks at what it may touch: a standby's kernel is as confined as any other."""
+    tried = f"for path, mode in (('/etc/shadow', 'r'), ({str(bench.task / 'new')!r}, 'w')):\n    try:\n"
+    tried += "        open(path, mode)\n        print('DONE')\n    except OSError:\n        print('refused')\n"
+    (bench.folder / "spy.py").write_text(tried + (bench.folder / "kernel.py").read_text())
+    (bench.folder / "wrong.py").write_text(but(bench, "y = y * 1.1"))
+    fork = bench.judge()
+    (parent,) = bench.parents()
+    for kernel, correct in (("kernel.py", True), ("spy.py", True), ("wrong.py", False), ("kernel.py", True)):
+        wait_for(lambda: len(parent.children(recursive=True)) == 2)
+        evaluation = bench.judge(kernel=kernel)  # it waits for the device, which the standby gives back when it waits
+        assert evaluation.seconds["start"] == 0.0
+        assert evaluation.correct == correct, evaluation.error
+        assert evaluation.isolation == fork.isolation
+        assert evaluation.log == ("refused\n" * 2 if kernel == "spy.py" else "")

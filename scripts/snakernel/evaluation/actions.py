@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 import triton.language  # noqa: F401  (a kernel imports it first thing: once, before any fork)
-from flashinfer_bench.data import Definition, Workload
+from flashinfer_bench.data import Definition, Solution, Workload
 
 from snakernel import dataset
 from snakernel.config import read_config
@@ -67,7 +67,9 @@ def measure_reference(config: str, task_folder: str) -> int:
         settings.dataset, definition.op_type, definition.name, settings.baseline_author
     )
     if solution is not None:
-        evaluation = _judge(folder, str(solution), reference, Settings.of(settings), root)
+        evaluation = _judge(
+            folder, lambda: read_solution(str(solution), definition), reference, Settings.of(settings), root
+        )
         code = _code(evaluation.error)
         if evaluation.correct:
             reference.baseline = solution.stem
@@ -85,12 +87,27 @@ def measure_reference(config: str, task_folder: str) -> int:
     return code
 
 
-def evaluate(config: str, task_folder: str, kernel: str, out: str) -> int:
-    """Judge the kernel in a file against the task's reference; write the verdict."""
+def evaluate(
+    config: str, task_folder: str, kernel: str, out: str, *, next_request: Callable[[], dict[str, str]] | None = None
+) -> int:
+    """Judge the kernel in a file against the task's reference; write the verdict.
+
+    With ``next_request`` it is done as far as it can be without a kernel, and ``next_request`` then waits for these
+    arguments: ``kernel`` and ``out`` are those that it gives.
+    """
     settings, folder = read_config(config), Path(task_folder)
     reference = read_model(folder / "reference" / "reference.json", Reference)
     root = settings.dataset.resolve()
-    evaluation = _judge(folder, kernel, reference, Settings.of(settings), root)
+
+    def next_kernel() -> Solution:
+        nonlocal kernel, out
+        if next_request is not None:
+            arguments = next_request()
+            kernel, out = arguments["kernel"], arguments["out"]
+        return read_solution(kernel, _task(folder)[0])
+
+    standby = next_request is not None
+    evaluation = _judge(folder, next_kernel, reference, Settings.of(settings), root, standby=standby)
     if "profile" in settings.feedback and evaluation.correct and evaluation.device.kind == "cuda":
         definition, workloads = _task(folder)
         evaluation.profile = profile(
@@ -120,7 +137,8 @@ def confirm(config: str, task_folder: str, kernel: str, out: str) -> int:
             "eval_timeout_s": settings.eval_timeout_s * max(1, settings.confirm_draws / settings.num_trials),
         }
     )
-    evaluation = _judge(folder, kernel, reference, own, settings.dataset.resolve())
+    definition, _ = _task(folder)
+    evaluation = _judge(folder, lambda: read_solution(kernel, definition), reference, own, settings.dataset.resolve())
     write_model(out, evaluation)
     return _code(evaluation.error)
 
@@ -170,20 +188,29 @@ def _task(folder: Path) -> tuple[Definition, list[Workload]]:
     return dataset.read_definition(folder / "definition.json"), dataset.read_workloads(folder / "workloads.jsonl")
 
 
-def _judge(folder: Path, kernel: str, reference: Reference, settings: Settings, root: Path) -> Evaluation:
-    """The verdict on the kernel in a file, of the task in a folder."""
+def _judge(
+    folder: Path,
+    next_kernel: Callable[[], Solution],
+    reference: Reference,
+    settings: Settings,
+    root: Path,
+    *,
+    standby: bool = False,
+) -> Evaluation:
+    """The verdict on a kernel, of the task in a folder."""
     definition, workloads = _task(folder)
     with _own_caches():
         return judge(
             folder.name,
             definition,
             workloads,
-            read_solution(kernel, definition),
+            next_kernel,
             reference,
             (folder / "reference").resolve(),
             settings,
             root,
             import_s=import_s,
+            standby=standby,
         )
 
 

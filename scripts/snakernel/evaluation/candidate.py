@@ -37,7 +37,7 @@ from snakernel.processes import adopt_orphans, die_with
 
 if TYPE_CHECKING:
     import torch
-    from flashinfer_bench.data import Definition, Solution, Workload
+    from flashinfer_bench.data import Definition, Workload
 
 LOG_BYTES = 16 * 1024
 """How much of the head, and as much of the tail, of what a candidate prints is kept."""
@@ -90,7 +90,6 @@ class Candidate:
     def __init__(
         self,
         definition: Definition,
-        solution: Solution,
         workloads: list[Workload],
         *,
         kind: str,
@@ -98,11 +97,10 @@ class Candidate:
         sandbox: Sandbox,
         memory_limit_gb: float | None = None,
     ):
-        """Fork.
+        """Fork. The kernel comes later, with the command ``build``.
 
         Args:
             definition: what the kernel computes.
-            solution: the kernel.
             workloads: those it may be asked to run; it draws their inputs itself.
             kind: cuda or cpu.
             dataset: where the workloads' blobs are.
@@ -127,7 +125,7 @@ class Candidate:
                 _confine(theirs.fileno(), log_in, parent, sandbox)
                 connection = Connection(theirs.detach())
                 connection.send_bytes(b"{}")
-                _serve(connection, definition, solution, workloads, kind, dataset, self._shared, self.buffer_bytes)
+                _serve(connection, definition, workloads, kind, dataset, self._shared, self.buffer_bytes)
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -472,7 +470,6 @@ def make_outputs(definition: Definition, arguments: list[Any], kind: str) -> lis
 def _serve(
     connection: Connection,
     definition: Definition,
-    solution: Solution,
     workloads: list[Workload],
     kind: str,
     dataset: Path,
@@ -484,6 +481,7 @@ def _serve(
 
     buffer = torch.frombuffer(shared, dtype=torch.uint8) if shared is not None else None
     runnable: Any = None
+    returns = True
     contents: Any = None
     # What is used around the kernel's calls is bound here, before the kernel is imported.
     drawing.tensor_bytes(torch.empty(1))
@@ -511,17 +509,23 @@ def _serve(
         return result
 
     def call(arguments: list[Any]) -> Any:
-        if not solution.spec.destination_passing_style:
+        if returns:
             return looked_at(runnable(*arguments))
         outputs = room(definition, arguments, kind)
         runnable(*arguments, *outputs)
         return outputs if len(outputs) > 1 else outputs[0]
 
     def answer(command: str, *arguments: Any) -> dict[str, Any]:
-        nonlocal runnable, buffer, contents
+        nonlocal runnable, returns, buffer, contents
+        if command == "start":
+            if kind == "cuda":
+                _start_cuda()
+            return {}
         if command == "build":
             from flashinfer_bench.compile import BuilderRegistry
 
+            (solution,) = arguments
+            returns = not solution.spec.destination_passing_style
             with mode:
                 runnable = BuilderRegistry.get_instance().build(definition, solution)
             return {}
@@ -626,6 +630,21 @@ def unpack_inputs(packed: bytes) -> list[Any]:
         else:
             values.append(rest[0])
     return values
+
+
+def _start_cuda() -> None:
+    """Start CUDA, and use once what is used around every kernel's calls: a device loads its functions at first use."""
+    import torch
+    from flashinfer_bench.compile import BuilderRegistry
+
+    values = [torch.randn(64, 64, dtype=torch.bfloat16, device=drawing.device_name("cuda"))]
+    drawing.poison(4096, values)
+    drawing.checksums(values)
+    with contextlib.suppress(Exception):  # another Triton: a kernel's first call does it then
+        from triton.runtime import driver
+
+        driver.active.get_current_target()
+    BuilderRegistry.get_instance()
 
 
 def _watch_compiler() -> list[Any]:

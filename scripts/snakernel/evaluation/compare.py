@@ -73,12 +73,9 @@ def compare(
     order = random.Random(settings.seed)
     logs: list[float] = []
     with contextlib.ExitStack() as stack:
-        candidates = [
-            stack.enter_context(_started(definition, solution, workloads, kind, dataset, hidden))
-            for solution in solutions
-        ]
-        for number, candidate in enumerate(candidates):
-            _ask(number, candidate, "build", settings=settings)
+        candidates = [stack.enter_context(_started(definition, workloads, kind, dataset, hidden)) for _ in solutions]
+        for number, (candidate, solution) in enumerate(zip(candidates, solutions, strict=True)):
+            _ask(number, candidate, "build", solution, settings=settings)
         for turn in range(rounds):
             warmup_runs = settings.warmup_runs if turn == 0 else min(settings.warmup_runs, 2)
             ratios = []
@@ -105,12 +102,12 @@ def compare(
 
 @contextlib.contextmanager
 def _started(
-    definition: Definition, solution: Solution, workloads: list[Workload], kind: str, dataset: Path, hidden: list[Path]
+    definition: Definition, workloads: list[Workload], kind: str, dataset: Path, hidden: list[Path]
 ) -> Iterator[Candidate]:
     scratch = Path(tempfile.mkdtemp(prefix="snakernel-"))
     try:
         sandbox = Sandbox.plan(scratch, blob_folders(workloads, dataset), hidden=hidden)
-        candidate = Candidate(definition, solution, workloads, kind=kind, dataset=dataset, sandbox=sandbox)
+        candidate = Candidate(definition, workloads, kind=kind, dataset=dataset, sandbox=sandbox)
         try:
             yield candidate
         finally:

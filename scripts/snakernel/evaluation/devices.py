@@ -37,10 +37,9 @@ def one_device() -> Iterator[str]:
             "eval_backend 'local' needs a CUDA device, and none is visible on this machine; "
             "set eval_backend to 'cpu' (Triton's interpreter) or 'modal', or run where a GPU is"
         )
-    folder = Path(os.environ.get(LOCK_FOLDER) or tempfile.gettempdir())
     while True:
         for device in devices:
-            lock = FileLock(folder / f"snakernel-{device}.lock", mode=0o666)
+            lock = lock_of(device)
             try:
                 lock.acquire(blocking=False)
             except Timeout:
@@ -51,6 +50,12 @@ def one_device() -> Iterator[str]:
                 lock.release()
             return
         time.sleep(0.05)
+
+
+def lock_of(device: str) -> FileLock:
+    """The lock that all evaluations on this machine share for a device."""
+    folder = Path(os.environ.get(LOCK_FOLDER) or tempfile.gettempdir())
+    return FileLock(folder / f"snakernel-{device}.lock", mode=0o666)
 
 
 def cuda_devices() -> list[str]:

@@ -89,6 +89,10 @@ class Expectations:
             if not self._compared:
                 self._compare(self._kept[key])
 
+    def make_first(self) -> None:
+        """Make one, and compare it: that loads what all others use."""
+        self.make_ahead(lambda: self._compared)
+
     def forget(self, index: int) -> None:
         """Drop what was kept of a workload, and of those before it."""
         for key in [key for key in self._kept if key[0] <= index]:

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -43,6 +44,7 @@ from snakernel.evaluation.solution import kernel_sha256, source_of
 from snakernel.evaluation.suspicion import suspicions
 from snakernel.evaluation.verdict import (
     CompiledKernel,
+    Device,
     Evaluation,
     Latency,
     Reference,
@@ -66,6 +68,8 @@ flashinfer-bench calls that RUNTIME_ERROR, since Triton compiles at the first ca
 
 TRAILING_MS, TRAILING_SHARE = 0.1, 0.1
 """Waiting for an idle device takes the host some microseconds, at times tens of them, hence the first."""
+START_S = 60.0
+"""Seconds that CUDA may take to start in the candidate's process."""
 PACE_MS, PACE_FACTOR, PACE_SLACK_MS, PACE_TRIES = 5.0, 2.0, 0.05, 3
 
 
@@ -174,13 +178,14 @@ def judge(
     task_id: str,
     definition: Definition,
     workloads: list[Workload],
-    solution: Solution,
+    next_kernel: Callable[[], Solution],
     reference: Reference,
     reference_folder: Path,
     settings: Settings,
     dataset: Path,
     *,
     import_s: float = 0.0,
+    standby: bool = False,
 ) -> Evaluation:
     """Judge a kernel on every workload.
 
@@ -188,21 +193,20 @@ def judge(
         task_id: the task.
         definition: what the kernel must compute.
         workloads: what it is judged on, in the reference's order.
-        solution: the kernel.
+        next_kernel: gives the kernel, when all is ready that does not depend on it; it may wait for one.
         reference: the reference's latencies.
         reference_folder: where its expected outputs are kept.
         settings: draws, calls, tolerances and limits.
         dataset: where the workloads' blobs are.
         import_s: seconds that this process took to import torch and flashinfer_bench, for the record.
+        standby: what is done before there is a kernel is done while nobody waits: more of it, and not in the record.
 
     Returns:
         The verdict. Whatever the kernel does is a verdict; an exception is a fault of ours or of the machine.
     """
-    started = datetime.now(UTC).isoformat(timespec="milliseconds")
     clock = Clock({"import": import_s})
-    begun = time.perf_counter()
+    started, begun = datetime.now(UTC), time.perf_counter()
     kind = "cpu" if settings.eval_backend == "cpu" else "cuda"
-    kernel = source_of(solution)
     scratch = Path(tempfile.mkdtemp(prefix="snakernel-"))
     try:
         with clock.part("start"):
@@ -210,7 +214,6 @@ def judge(
             sandbox = Sandbox.plan(scratch, blob_folders(workloads, dataset), hidden=hidden)
             candidate = Candidate(
                 definition,
-                solution,
                 workloads,
                 kind=kind,
                 dataset=dataset,
@@ -218,19 +221,23 @@ def judge(
                 memory_limit_gb=settings.memory_limit_gb,
             )
         try:
-            # CUDA starts in both processes at once: here, and there while the kernel is imported.
-            build = Allowance(settings.eval_timeout_s)
-            with contextlib.suppress(CandidateDied):  # finish says so
-                candidate.begin("build", allowance=build)
-            odd = suspicions(kernel)
-            with clock.part("start"):
-                drawing.prepare(kind)
-                device = devices.describe(kind)
-                _check_reference(reference, definition, device)
-                candidate.make_buffer()
             expectations = Expectations(
                 definition, workloads, reference.workloads, reference_folder, settings, kind, dataset
             )
+            with clock.part("start"):
+                device = _start(candidate, reference, definition, kind)
+                if standby:
+                    expectations.make_first()
+                    torch.cuda.empty_cache()  # others may need the memory meanwhile
+            solution = next_kernel()
+            if standby:
+                clock = Clock({"import": import_s, "start": 0.0})
+                started, begun = datetime.now(UTC), time.perf_counter()
+            kernel = source_of(solution)
+            build = Allowance(settings.eval_timeout_s)
+            with contextlib.suppress(CandidateDied):  # finish says so
+                candidate.begin("build", solution, allowance=build)
+            odd = suspicions(kernel)
             results, broken = _judge_workloads(
                 candidate, build, definition, workloads, reference, expectations, settings, kind, clock
             )
@@ -266,8 +273,32 @@ def judge(
         isolation=sandbox.describe(),
         seconds={name: round(value, 3) for name, value in clock.seconds.items()},
         log=log,
-        started=started,
+        started=started.isoformat(timespec="milliseconds"),
     )
+
+
+def _start(candidate: Candidate, reference: Reference, definition: Definition, kind: str) -> Device:
+    """Start CUDA in both processes at once, this one and the candidate's; returns the device.
+
+    Raises:
+        UserError: the reference is not that of the definition on this device.
+        RuntimeError: the candidate's process cannot use the device. No kernel is near, so this is no verdict.
+    """
+    allowance = Allowance(START_S)
+    # A process that somebody killed says so when it is given the kernel.
+    with contextlib.suppress(CandidateDied):
+        candidate.begin("start", allowance=allowance)
+    drawing.prepare(kind)
+    device = devices.describe(kind)
+    _check_reference(reference, definition, device)
+    candidate.make_buffer()  # first of all, so that it shares its memory with nothing else
+    try:
+        with contextlib.suppress(CandidateDied):
+            candidate.finish(allowance)
+            candidate.share_buffer()
+    except CandidateError as error:
+        raise RuntimeError(f"the candidate's process cannot use the device: {error}") from None
+    return device
 
 
 def _judge_workloads(
@@ -290,12 +321,6 @@ def _judge_workloads(
         return [], (Status.TIMEOUT, f"importing the kernel took more than {settings.eval_timeout_s:g} s")
     except (CandidateError, CandidateDied) as error:
         return [], (Status.COMPILE_ERROR, str(error))
-    try:
-        with clock.part("start"):
-            candidate.share_buffer()
-    except (CandidateError, CandidateDied) as error:
-        # A kernel that breaks the device while it is imported.
-        return [], (Status.RUNTIME_ERROR, str(error))
     results = [
         WorkloadResult(
             uuid=workload.uuid,
