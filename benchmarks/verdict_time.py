@@ -78,7 +78,7 @@ def start_task(dataset: Path, definition: str, backend: str, scratch: Path) -> t
 def run_command(script: str, config: Path, *arguments: str) -> None:
     """A command of a run, its output dropped."""
     command = [sys.executable, str(SCRIPTS / script), "--config", str(config), *arguments]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {RUN_PID: str(os.getpid())})
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def start_worker(config: Path) -> None:
@@ -154,6 +154,7 @@ def main() -> None:
         kernel = arguments.kernels / f"{definition}.py"
         print(json.dumps(run_flashinfer_bench(arguments.dataset, definition, kernel, settings)))
         return
+    os.environ[RUN_PID] = str(os.getpid())  # what is started for this run goes with it
     rows = {}
     for kernel in sorted(arguments.kernels.glob("*.py")):
         definition = kernel.stem
