@@ -6,6 +6,7 @@ from contextlib import suppress
 from functools import cache
 from os.path import exists
 from pathlib import Path
+from shlex import quote
 
 import yaml
 from snakemake import __version__ as snakemake_version
@@ -42,6 +43,12 @@ from snakernel.search import create_strategy
 from snakernel.search.trials import given_kernel, given_tunables
 from snakernel.skipping import skip_reason
 
+
+def in_command(path):
+    """A path as a shell command of a rule has it."""
+    return quote(path).replace("{", "{{").replace("}", "}}")
+
+
 try:
     SETTINGS = load_config(config)
     check_templates(SETTINGS)
@@ -67,6 +74,10 @@ RESULTS = str(SETTINGS.results)
 CONFIG = f"{RESULTS}/config.yaml"
 LIMITS_FILE = f"{RESULTS}/limits.yaml"
 LOGS = f"{RESULTS}/logs"
+# How commands name the run and the task. They are no parameters: those cost planning time in every job.
+OF_RUN = f"--config {in_command(CONFIG)}"
+TASK_FOLDER = f"{in_command(RESULTS)}/{{wildcards.task:q}}"
+OF_TASK = f"{OF_RUN} --task-folder {TASK_FOLDER}"
 STRATEGY = create_strategy(SETTINGS, "")
 ASKED = (
     "the optimiser"
@@ -93,6 +104,13 @@ wildcard_constraints:
     step=r"[1-9]\d*",
 
 
+def command(script, *arguments):
+    """The shell command of a job: a script's, whose output goes to the log."""
+    return (
+        f'python "$SNAKERNEL_SCRIPTS/{script}" {" ".join(arguments)} > {{log:q}} 2>&1'
+    )
+
+
 def library(*names):
     """Content hash of parts of scripts/: the code that a derived rule runs, as a parameter that reruns it."""
     return digest(*(SCRIPTS / name for name in names))
@@ -110,11 +128,6 @@ def task_of(wildcards):
             f"{SETTINGS.tasks_path} names no task {wildcards.task!r}; its tasks are: {', '.join(TASKS)}"
         )
     return TASKS[wildcards.task]
-
-
-def task_folder(wildcards):
-    """The folder of a job's task."""
-    return f"{RESULTS}/{wildcards.task}"
 
 
 def task_inputs(wildcards):
@@ -137,16 +150,6 @@ def content_of_task(wildcards):
     return digest_texts(texts)
 
 
-def state_after(wildcards, step):
-    """The state after a step; nothing for the empty one before the first."""
-    return f"{RESULTS}/{wildcards.task}/step_{step}/best.json" if step else []
-
-
-def state_to_show(wildcards):
-    """The state that a step's prompt is made of: that of parallel steps is the same."""
-    return state_after(wildcards, STRATEGY.reads(int(wildcards.step)))
-
-
 def baseline_solution_of(wildcards):
     """The dataset's baseline solution of a task's definition, whose latency is measured; nothing where it has none."""
     task = task_of(wildcards)
@@ -158,7 +161,8 @@ def baseline_solution_of(wildcards):
 
 def state_before(wildcards):
     """The state that a step's verdict is added to: selection goes on in the order of the steps."""
-    return state_after(wildcards, int(wildcards.step) - 1)
+    before = int(wildcards.step) - 1
+    return f"{RESULTS}/{wildcards.task}/step_{before}/best.json" if before else []
 
 
 @cache
@@ -199,33 +203,37 @@ def kernel_to_sweep(wildcards):
     return [str(given_kernel(SETTINGS, wildcards.task, task_of(wildcards).definition))]
 
 
-def kernels_to_read(wildcards):
-    """The kernels that a step's own may be made of; through them, those of any earlier step."""
-    steps = STRATEGY.kernels_read(int(wildcards.step))
-    return [f"{RESULTS}/{wildcards.task}/step_{step}/kernel.py" for step in steps]
+def inputs_of_proposal(wildcards):
+    """What a step's prompt and kernel are made of.
 
-
-def inputs_of_question(wildcards):
-    """What a step's prompt is made of; once the step is answered, files that no rule makes and that are never too new.
-
-    So no changed state, limit or renewed mtime can ask a model again, and prompt.md stays what was sent. A step that
-    was skipped is not answered: it is asked when a change of the limits or of the state says so.
+    Once the step is answered, what its prompt is made of are files that no rule makes and that are never too new. So no
+    changed state, limit or renewed mtime can ask a model again, and prompt.md stays what was sent. A step that was
+    skipped is not answered: it is asked when a change of the limits or of the state says so.
     """
-    # A state is made of verdicts, and they of the reference: an edge costs planning time in every step.
-    state = state_to_show(wildcards)
-    files = [
-        state or f"{RESULTS}/{wildcards.task}/reference/reference.json",
-        LIMITS_FILE,
-    ]
-    if LESSONS:
-        files += lessons_to_show(wildcards)
-    if SETTINGS.agent_type == "sweep":
-        files += kernel_to_sweep(wildcards)
-    if is_answered(wildcards.task, wildcards.step):
+    task, step = wildcards.task, int(wildcards.step)
+    is_old = is_answered(task, step)
+
+    def until_answered(*files):
         return [
-            before_update(ancient(file)) if exists(file) else file for file in files
+            before_update(ancient(file)) if is_old and exists(file) else file
+            for file in files
         ]
-    return files
+
+    read = STRATEGY.reads(step)
+    # A state is made of verdicts, and they of the reference: an edge costs planning time in every step.
+    first = [] if read else [f"{RESULTS}/{task}/reference/reference.json"]
+    lessons = lessons_to_show(wildcards) if LESSONS else []
+    given = kernel_to_sweep(wildcards) if SETTINGS.agent_type == "sweep" else []
+    return {
+        "state": (
+            until_answered(f"{RESULTS}/{task}/step_{read}/best.json") if read else []
+        ),
+        "others": until_answered(LIMITS_FILE, *first, *lessons, *given),
+        "kernels": [
+            f"{RESULTS}/{task}/step_{one}/kernel.py"
+            for one in STRATEGY.kernels_read(step)
+        ],
+    }
 
 
 def is_answered(task, step):
@@ -245,7 +253,7 @@ def best_kernel_labels(wildcards):
 def show_summary():
     """Print the table of what the run has reached."""
     finish(workflow)
-    shell('python "$SNAKERNEL_SCRIPTS"/summarize.py --config {CONFIG} --show')
+    shell(f'python "$SNAKERNEL_SCRIPTS/summarize.py" {OF_RUN} --show')
 
 
 def limits_of_last_run():

@@ -16,8 +16,6 @@ rule evaluate:
     resources:
         gpu=ON_GPU,
     params:
-        config=CONFIG,
-        folder=task_folder,
         code=library(
             "evaluate.py",
             "evaluator.py",
@@ -38,5 +36,4 @@ rule evaluate:
     message:
         "{wildcards.task} step {wildcards.step}: judging the kernel"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/evaluate.py --config {params.config:q} --task-folder {params.folder:q} '
-        "--kernel {input.kernel:q} --out {output:q} > {log:q} 2>&1"
+        command("evaluate.py", OF_TASK, "--kernel {input.kernel:q} --out {output:q}")

@@ -11,13 +11,12 @@ rule export_trace:
     conda:
         CONDA
     params:
-        config=CONFIG,
         code=library("export_trace.py", "snakernel/exports"),
         settings=settings("export_kernels", "export_author"),
     message:
         "exporting solutions and traces to {output}"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/export_trace.py --config {params.config:q} --out {output:q} > {log:q} 2>&1'
+        command("export_trace.py", OF_RUN, "--out {output:q}")
 
 
 rule export_contest:
@@ -30,13 +29,12 @@ rule export_contest:
     conda:
         CONDA
     params:
-        config=CONFIG,
         code=library("export_contest.py", "snakernel/exports"),
         settings=settings("export_author"),
     message:
         "exporting submissions to {output}"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/export_contest.py --config {params.config:q} --out {output:q} > {log:q} 2>&1'
+        command("export_contest.py", OF_RUN, "--out {output:q}")
 
 
 rule export_baseline_layout:
@@ -49,12 +47,11 @@ rule export_baseline_layout:
     conda:
         CONDA
     params:
-        config=CONFIG,
         code=library("export_baseline_layout.py", "snakernel/baseline.py"),
     message:
         "exporting the run in the baseline's layout to {output}"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/export_baseline_layout.py --config {params.config:q} --out {output:q} > {log:q} 2>&1'
+        command("export_baseline_layout.py", OF_RUN, "--out {output:q}")
 
 
 rule export_crate:
@@ -68,11 +65,10 @@ rule export_crate:
     conda:
         CONDA
     params:
-        config=CONFIG,
         code=library(
             "export_crate.py", "snakernel/exports/crate.py", "snakernel/report"
         ),
     message:
         "exporting the run as an RO-Crate to {output}"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/export_crate.py --config {params.config:q} --out {output:q} > {log:q} 2>&1'
+        command("export_crate.py", OF_RUN, "--out {output:q}")

@@ -21,8 +21,7 @@ rule limits:
 # template or a key of another kind that changes is for steps that are not answered yet.
 rule propose:
     input:
-        question=inputs_of_question,
-        kernels=kernels_to_read,
+        unpack(inputs_of_proposal),
     output:
         prompt=f"{RESULTS}/{{task}}/step_{{step}}/prompt.md",
         question=f"{RESULTS}/{{task}}/step_{{step}}/prompt.json",
@@ -37,14 +36,14 @@ rule propose:
     resources:
         llm=1,
     params:
-        config=CONFIG,
-        folder=task_folder,
-        state=state_to_show,
         lessons=lesson_folders if LESSONS else [],
         code=library("snakernel/extraction.py"),
         settings=settings("reject_duplicates"),
     message:
         "{wildcards.task} step {wildcards.step}: asking {ASKED}"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/propose.py --config {params.config:q} --task-folder {params.folder:q} '
-        "--step {wildcards.step} --state {params.state:q} --lessons {params.lessons:q} > {log:q} 2>&1"
+        command(
+            "propose.py",
+            OF_TASK,
+            "--step {wildcards.step} --state {input.state:q} --lessons {params.lessons:q}",
+        )

@@ -21,10 +21,9 @@ rule write_report:
     conda:
         CONDA
     params:
-        config=CONFIG,
         code=library("write_report.py", "snakernel/report", "snakernel/summary.py"),
         templates=digest(*sorted(TEMPLATES.iterdir())),
     message:
         "writing the report of {RESULTS}"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/write_report.py --config {params.config:q} > {log:q} 2>&1'
+        command("write_report.py", OF_RUN)

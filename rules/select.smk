@@ -14,8 +14,6 @@ rule select_best:
     conda:
         CONDA
     params:
-        config=CONFIG,
-        folder=task_folder,
         code=library("select_best.py", "snakernel/search", "snakernel/skipping.py"),
         settings=settings(
             "agent_type",
@@ -37,8 +35,11 @@ rule select_best:
     message:
         "{wildcards.task} step {wildcards.step}: selecting the best so far"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/select_best.py --config {params.config:q} --task-folder {params.folder:q} '
-        "--step {wildcards.step} --state {input.state:q} > {log:q} 2>&1"
+        command(
+            "select_best.py",
+            OF_TASK,
+            "--step {wildcards.step} --state {input.state:q}",
+        )
 
 
 rule confirm_best:
@@ -55,8 +56,6 @@ rule confirm_best:
     resources:
         gpu=ON_GPU,
     params:
-        config=CONFIG,
-        folder=task_folder,
         code=library(
             "confirm_best.py",
             "evaluator.py",
@@ -70,8 +69,7 @@ rule confirm_best:
     message:
         "{wildcards.task}: checking the best kernels once more"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/confirm_best.py --config {params.config:q} --task-folder {params.folder:q} '
-        "--step {params.steps} > {log:q} 2>&1"
+        command("confirm_best.py", OF_TASK, "--step {params.steps}")
 
 
 rule export_best:
@@ -97,11 +95,11 @@ rule export_best:
     conda:
         CONDA
     params:
-        folder=task_folder,
         code=library("export_best.py", "snakernel/evaluation/solution.py"),
         steps=STRATEGY.steps,
     message:
         "{wildcards.task}: exporting the best kernel"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/export_best.py --task-folder {params.folder:q} --step {params.steps} '
-        "> {log:q} 2>&1"
+        command(
+            "export_best.py", f"--task-folder {TASK_FOLDER}", "--step {params.steps}"
+        )

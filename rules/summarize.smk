@@ -12,11 +12,10 @@ rule summarize:
     conda:
         CONDA
     params:
-        config=CONFIG,
         code=library("summarize.py", "snakernel/summary.py"),
         tasks=list(TASKS),
         steps=STRATEGY.steps,
     message:
         "summarising {RESULTS}"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/summarize.py --config {params.config:q} > {log:q} 2>&1'
+        command("summarize.py", OF_RUN)

@@ -13,8 +13,6 @@ rule check_task:
     conda:
         CONDA
     params:
-        config=CONFIG,
-        folder=task_folder,
         code=library("check_task.py", "snakernel/dataset.py"),
         settings=settings("max_workloads"),
         op_type=lambda wildcards: task_of(wildcards).op_type,
@@ -23,8 +21,12 @@ rule check_task:
     message:
         "{wildcards.task}: checking the definition and its workloads"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/check_task.py --config {params.config:q} --op-type {params.op_type:q} '
-        "--definition {params.definition:q} --out {params.folder:q} > {log:q} 2>&1"
+        command(
+            "check_task.py",
+            OF_RUN,
+            "--op-type {params.op_type:q} --definition {params.definition:q}",
+            f"--out {TASK_FOLDER}",
+        )
 
 
 rule measure_reference:
@@ -41,8 +43,6 @@ rule measure_reference:
     resources:
         gpu=ON_GPU,
     params:
-        config=CONFIG,
-        folder=task_folder,
         code=library(
             "measure_reference.py",
             "snakernel/evaluation/reference.py",
@@ -64,5 +64,4 @@ rule measure_reference:
     message:
         "{wildcards.task}: measuring the reference"
     shell:
-        'python "$SNAKERNEL_SCRIPTS"/measure_reference.py --config {params.config:q} --task-folder {params.folder:q} '
-        "> {log:q} 2>&1"
+        command("measure_reference.py", OF_TASK)

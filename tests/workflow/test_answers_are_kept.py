@@ -100,7 +100,7 @@ CASES: dict[str, tuple[Callable[[Project], None], tuple[str, ...], dict[str, int
     "the model layer edited": (append("scripts/snakernel/llm/base.py"), (), {}),
     "prompt's code edited": (append("scripts/snakernel/prompts.py"), (), {}),
     "propose's command edited": (
-        edit("rules/propose.smk", "propose.py --config", "propose.py  --config"),
+        edit("rules/propose.smk", "--step {wildcards.step}", "--step  {wildcards.step}"),
         (),
         KERNELS,
     ),
