@@ -1,6 +1,6 @@
 """A warm parent's own side: it accepts callers, forks for each, and ends what nobody waits for.
 
-Where it has nothing to do, it forks one process ahead, a standby, for another request like the last.
+Where it has nothing to do, it forks one process ahead, a standby, for another request like the last two.
 
 It serves neither what descends from it nor a process that is confined as a candidate is, whatever that knows.
 """
@@ -101,8 +101,10 @@ class Server:
     _jobs: dict[int, _Job] = field(default_factory=dict)
     """By the descriptor of the caller's connection."""
     _standby: _Standby | None = None
-    _last: tuple[str, Request] | None = None
-    """The last request and its kind, until there was a standby for another."""
+    _kind: str | None = None
+    """That of the last request."""
+    _expected: tuple[str, Request] | None = None
+    """The kind of request that may come next and an example, until there was a standby for it."""
     _poller: select.poll = field(default_factory=select.poll)
 
     @classmethod
@@ -143,7 +145,7 @@ class Server:
         ended = False
         pidfds: dict[int, int] = {}
         while not (ended and not self._jobs):
-            rests = self._last is not None and not self._jobs and not ended
+            rests = self._expected is not None and not self._jobs and not ended
             events = poller.poll(None if self._jobs else (min(REST_S, self.idle_s) if rests else self.idle_s) * 1e3)
             if not events and rests:
                 self._fork_standby(listener)
@@ -228,7 +230,9 @@ class Server:
         kind = None
         with contextlib.suppress(Exception):  # the fork meets the same fault, and tells its caller
             kind = self.kind_of(request)
-        self._last = None if kind is None else (kind, request)
+        # Where the tasks of a run take turns, the next kernel is another one's: a standby would only be in the way.
+        self._expected = None if kind is None or kind != self._kind else (kind, request)
+        self._kind = kind
         standby = self._standby
         if standby is None:
             return None
@@ -246,9 +250,9 @@ class Server:
         return None
 
     def _fork_standby(self, listener: socket.socket) -> None:
-        """Fork a standby for another request like the last; there is one attempt."""
-        assert self._last is not None and self.stand_by is not None
-        (kind, request), self._last = self._last, None
+        """Fork a standby for the request that may come next; there is one attempt."""
+        assert self._expected is not None and self.stand_by is not None
+        (kind, request), self._expected = self._expected, None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         scratch = contextlib.ExitStack()
         folder = str(scratch.enter_context(scratch_folder())) if self.scratch else None

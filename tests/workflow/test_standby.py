@@ -1,4 +1,4 @@
-"""The standby: a process that the warm parent forks ahead for another kernel of the task that it judged last.
+"""The standby: a process that the warm parent forks ahead for another kernel of the task that it judged last, twice.
 
 It needs a device to be worth while; here it is asked for on a device's behalf that is not there, in the interpreter.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from snakernel.evaluation.call import parent_of
 from snakernel.evaluation.devices import LOCK_FOLDER
 from snakernel.evaluation.verdict import Evaluation
 from snakernel.files import read_model
+from snakernel.warm_parent import Server
 
 DEVICE = "no-device"
 ASK = """
@@ -38,6 +40,7 @@ sys.exit(warm.call(warm.Parent(Path(script), Path(path), environment), request))
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setenv(LOCK_FOLDER, str(tmp_path))
     made = Bench(tmp_path).prepare()
+    judge(made)
     yield made
     made.close()
 
@@ -137,10 +140,21 @@ def test_what_is_not_the_same_task_gets_a_fork_of_its_own(bench: Bench) -> None:
     changed = judge(bench)
     assert changed.correct and not was_standby(changed)
     assert not ahead.is_running()
+    judge(bench)
     ahead = standby(bench)
     elsewhere = judge(bench, device="another")
     assert elsewhere.correct and not was_standby(elsewhere)
     assert not ahead.is_running()
+
+
+def test_there_is_none_for_tasks_that_take_turns(tmp_path: Path) -> None:
+    server = Server(tmp_path / "socket", "", 1.0, lambda request: 0, kind_of=lambda request: request["kind"])
+    expected = []
+    with socket.socket() as caller:
+        for kind in ("a", "a", "b", "a", "b", "b", None, None):
+            assert server._hand_to_standby({"kind": kind}, [], caller) is None
+            expected.append(server._expected and server._expected[0])
+    assert expected == [None, "a", None, None, None, "b", None, None]
 
 
 def test_a_standby_that_is_killed_is_not_missed(bench: Bench) -> None:
@@ -174,6 +188,7 @@ def test_a_standby_goes_with_its_parent(bench: Bench) -> None:
 def test_a_parent_that_is_idle_for_too_long_takes_its_standby_with_it(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv(LOCK_FOLDER, str(tmp_path))
     bench = Bench(tmp_path, warm_idle_s=2.0).prepare()
+    judge(bench)
     judge(bench)
     ahead = standby(bench)
     wait_for(lambda: not bench.parents())
