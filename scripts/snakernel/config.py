@@ -218,7 +218,8 @@ class Config(BaseModel):
     confirm_kernels: int = Field(default=3, ge=1, le=20)
     """How many kernels at most are timed against each other at a task's end: those within 5 % of the best."""
     memory_limit_gb: float | None = Field(default=None, gt=0)
-    """Host memory that a candidate's processes may take, in GB; null is half of the machine's."""
+    """Host memory that a candidate's processes may take, in GB; null is half of the machine's, or of what the SLURM job
+    or the container is allowed (control groups)."""
     num_trials: int = Field(default=3, ge=1, le=100)
     """Draws of the inputs that the correctness of each workload is checked on."""
     warmup_runs: int = Field(default=10, ge=0)

@@ -33,7 +33,7 @@ from snakernel.evaluation import inputs as drawing
 from snakernel.evaluation.compiler import give_built
 from snakernel.evaluation.sandbox import Sandbox, remove_shared_memory
 from snakernel.evaluation.timing import Timer
-from snakernel.processes import adopt_orphans, die_with
+from snakernel.processes import adopt_orphans, die_with, memory_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -105,12 +105,11 @@ class Candidate:
             kind: cuda or cpu.
             dataset: where the workloads' blobs are.
             sandbox: what it may touch.
-            memory_limit_gb: host memory that it and its children may take, in GB; half of the machine's by default.
+            memory_limit_gb: host memory that it and its children may take, in GB; by default half of what this process
+                may use.
         """
-        import psutil
-
         self.kind = kind
-        self._memory = memory_limit_gb * 1e9 if memory_limit_gb else psutil.virtual_memory().total / 2
+        self._memory = memory_limit_gb * 1e9 if memory_limit_gb else memory_bytes() / 2
         self.buffer_bytes = max(drawing.output_bytes(definition, one) for one in workloads)
         # Anonymous shared memory: there before the fork, without a name, gone with both processes.
         self._shared = mmap.mmap(-1, max(self.buffer_bytes, 1) * SLOTS) if kind == "cpu" else None
