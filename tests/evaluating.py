@@ -36,6 +36,14 @@ def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
         os.sched_yield()
 
 
+def is_confined(process: psutil.Process) -> bool:
+    """Whether it is a candidate's: a judge has other children for moments, and before it a candidate is not itself."""
+    try:
+        return "NoNewPrivs:\t1" in Path(f"/proc/{process.pid}/status").read_text()
+    except OSError:
+        return False
+
+
 class Bench:
     """A task's folder, and evaluations in it."""
 
@@ -85,7 +93,7 @@ class Bench:
     def start(self, kernel: str) -> subprocess.Popen[bytes]:
         """Begin to judge a kernel, and wait until its process runs."""
         caller = subprocess.Popen(self.command(kernel), env=self.environment, stdout=subprocess.DEVNULL)
-        wait_for(lambda: self.parents() and len(self.parents()[0].children(recursive=True)) >= 2)
+        wait_for(lambda: any(is_confined(one) for parent in self.parents() for one in parent.children(recursive=True)))
         return caller
 
     def parents(self) -> list[psutil.Process]:

@@ -212,15 +212,8 @@ class Server:
         if self.prepare is not None:
             with contextlib.suppress(Exception):  # the fork meets the same fault, and tells its caller
                 self.prepare(request)
-        scratch = contextlib.ExitStack()
-        folder = str(scratch.enter_context(scratch_folder())) if self.scratch else None
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            if folder is not None:
-                tempfile.tempdir = folder
-            others = [job.connection for job in self._jobs.values()]
-            self._fork(parent, request, descriptors, connection, [listener, *others], scratch)
+        others = [job.connection for job in self._jobs.values()]
+        pid, scratch = self._fork(request, descriptors, connection, [listener, *others])
         for descriptor in descriptors:
             os.close(descriptor)
         return _Job(pid, os.pidfd_open(pid), connection, scratch)
@@ -254,14 +247,7 @@ class Server:
         assert self._expected is not None and self.stand_by is not None
         (kind, request), self._expected = self._expected, None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        scratch = contextlib.ExitStack()
-        folder = str(scratch.enter_context(scratch_folder())) if self.scratch else None
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            if folder is not None:
-                tempfile.tempdir = folder
-            self._fork(parent, request, [], None, [listener, ours], scratch, theirs)
+        pid, scratch = self._fork(request, [], None, [listener, ours], theirs)
         theirs.close()
         self._standby = _Standby(kind, pid, os.pidfd_open(pid), ours, scratch)
         self._poller.register(self._standby.pidfd, select.POLLIN)
@@ -326,13 +312,32 @@ class Server:
 
     def _fork(
         self,
+        request: Request,
+        descriptors: list[int],
+        caller: socket.socket | None,
+        others: list[socket.socket],
+        standby: socket.socket | None = None,
+    ) -> tuple[int, contextlib.ExitStack]:
+        """Fork for a request; returns the fork, and what has its folder for temporary files."""
+        scratch = contextlib.ExitStack()
+        folder = str(scratch.enter_context(scratch_folder())) if self.scratch else None
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            if folder is not None:
+                tempfile.tempdir = folder
+            self._live(parent, request, descriptors, caller, others, scratch, standby)
+        return pid, scratch
+
+    def _live(
+        self,
         parent: int,
-        request: dict[str, Any],
+        request: Request,
         descriptors: list[int],
         caller: socket.socket | None,
         others: list[socket.socket],
         scratch: contextlib.ExitStack,
-        standby: socket.socket | None = None,
+        standby: socket.socket | None,
     ) -> None:
         """In the fork: become the caller's process, carry the request out, and exit with its code.
 
