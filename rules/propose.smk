@@ -37,7 +37,7 @@ rule propose:
         llm=1,
     params:
         lessons=lesson_folders if LESSONS else [],
-        code=library("snakernel/extraction.py"),
+        code=library("snakernel/extraction.py", "snakernel/kernel.py"),
         settings=settings("reject_duplicates"),
     message:
         "{wildcards.task} step {wildcards.step}: asking {ASKED}"
