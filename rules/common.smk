@@ -35,7 +35,6 @@ from snakernel.prompts import (
     check_lessons,
     check_templates,
     find_lessons,
-    template_files,
 )
 from snakernel.report.starts import record_start
 from snakernel.report.terminal import finish, watch_run
@@ -92,8 +91,6 @@ DEVICE = ("modal_gpu",) if SETTINGS.eval_backend == "modal" else ()
 # A plan is millions of objects that all stay: looking for garbage among them is a tenth of the planning time. It is
 # looked for again when jobs begin.
 gc.disable()
-
-LESSONS = bool(SETTINGS.lessons_from or SETTINGS.lessons_from_siblings)
 
 set_job_environment(SCRIPTS)
 watch_run(workflow, SETTINGS, list(TASKS.values()))
@@ -166,21 +163,16 @@ def state_before(wildcards):
 
 
 @cache
-def lessons_of(task):
-    """The folders of the tasks whose best kernels a task's proposals are shown: the same in all of its steps."""
-    return list(map(str, find_lessons(SETTINGS, list(TASKS.values()), TASKS[task])))
+def siblings_to_show(task):
+    """What a task's proposals are shown of the run's own tasks before it, and wait for: the same in all of its steps.
 
-
-def lesson_folders(wildcards):
-    """The folders of the tasks whose best kernels a task's proposals are shown."""
-    return list(lessons_of(task_of(wildcards).name))
-
-
-def lessons_to_show(wildcards):
-    """These kernels with their verdicts. Those of the run's own tasks before this one it waits for."""
+    Kernels of another run are no inputs: it is finished, and naming other ones is for steps that are not answered yet.
+    """
+    folders = find_lessons(SETTINGS, list(TASKS.values()), TASKS[task])
+    own = [folder for folder in folders if folder.parent == SETTINGS.results]
     return expand(
         "{folder}/{name}",
-        folder=lesson_folders(wildcards),
+        folder=own,
         name=("definition.json", "best/kernel.py", "best/evaluation.json"),
     )
 
@@ -222,13 +214,17 @@ def inputs_of_proposal(wildcards):
     read = STRATEGY.reads(step)
     # A state is made of verdicts, and they of the reference: an edge costs planning time in every step.
     first = [] if read else [f"{RESULTS}/{task}/reference/reference.json"]
-    lessons = lessons_to_show(wildcards) if LESSONS else []
+    siblings = (
+        siblings_to_show(task_of(wildcards).name)
+        if SETTINGS.lessons_from_siblings
+        else []
+    )
     given = kernel_to_sweep(wildcards) if SETTINGS.agent_type == "sweep" else []
     return {
         "state": (
             until_answered(f"{RESULTS}/{task}/step_{read}/best.json") if read else []
         ),
-        "others": until_answered(LIMITS_FILE, *first, *lessons, *given),
+        "others": until_answered(LIMITS_FILE, *first, *siblings, *given),
         "kernels": [
             f"{RESULTS}/{task}/step_{one}/kernel.py"
             for one in STRATEGY.kernels_read(step)

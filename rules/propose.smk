@@ -36,7 +36,6 @@ rule propose:
     resources:
         llm=1,
     params:
-        lessons=lesson_folders if LESSONS else [],
         code=library("snakernel/extraction.py", "snakernel/kernel.py"),
         settings=settings("reject_duplicates"),
     message:
@@ -45,5 +44,5 @@ rule propose:
         command(
             "propose.py",
             OF_TASK,
-            "--step {wildcards.step} --state {input.state:q} --lessons {params.lessons:q}",
+            "--step {wildcards.step} --state {input.state:q}",
         )

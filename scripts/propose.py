@@ -22,13 +22,6 @@ def main() -> int | None:
     parser.add_argument(
         "--state", type=Path, nargs="?", help="best.json that the step starts from; default: as the search has it"
     )
-    parser.add_argument(
-        "--lessons",
-        type=Path,
-        nargs="*",
-        metavar="FOLDER",
-        help="finished tasks whose best kernels a proposal is shown; default: as configured",
-    )
     parser.add_argument("--only-prompt", action="store_true", help="print the prompt, and do nothing else")
     arguments = parser.parse_args()
     why = stop_reason(arguments.state)
@@ -40,7 +33,7 @@ def main() -> int | None:
         return code
     from snakernel import proposal
 
-    what = (arguments.config, arguments.task_folder, arguments.step, arguments.state, arguments.lessons)
+    what = (arguments.config, arguments.task_folder, arguments.step, arguments.state)
     if not arguments.only_prompt:
         return proposal.propose(*what)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from snakernel.config import Config, read_config
@@ -18,9 +17,7 @@ from snakernel.search import State, create_strategy
 from snakernel.skipping import NotAsked, skip_kernel, skip_proposal, stop_reason
 
 
-def propose(
-    config_path: Path, task_folder: Path, number: int, state: Path | None, lessons: Sequence[Path] | None
-) -> None:
+def propose(config_path: Path, task_folder: Path, number: int, state: Path | None) -> None:
     """Make all of a step's files up to its kernel; they may say why the step was not asked.
 
     Args:
@@ -28,14 +25,13 @@ def propose(
         task_folder: the task's folder.
         number: the step.
         state: best.json that the step starts from; None: as the search has it.
-        lessons: folders of the tasks whose best kernels a proposal is shown; None: as configured.
 
     Raises:
         UserError: a file of the run or a template is missing or damaged, or nobody could be asked.
     """
     folder = step_folder(task_folder, number)
     try:
-        text, question = prompt(config_path, task_folder, number, state, lessons)
+        text, question = prompt(config_path, task_folder, number, state)
     except NotAsked as why:
         return skip_proposal(folder, str(why))
     config = read_config(config_path)
@@ -47,9 +43,7 @@ def propose(
     extract_kernel(config, task_folder, number)
 
 
-def prompt(
-    config_path: Path, task_folder: Path, number: int, state: Path | None, lessons: Sequence[Path] | None
-) -> tuple[str, Question]:
+def prompt(config_path: Path, task_folder: Path, number: int, state: Path | None) -> tuple[str, Question]:
     """What a step will be asked, or, where it is answered already or in a batch, what it was asked.
 
     Nobody is asked here. The arguments and errors are those of :func:`propose`.
@@ -69,13 +63,11 @@ def prompt(
         start = read_model(state, State)
     else:
         start = step(task_folder, before).state if before else strategy.start()
-    if lessons is None:
-        lessons = configured_lessons(config, task_folder.name)
-    return render(config, strategy, start, task_folder, number, lessons)
+    return render(config, strategy, start, task_folder, number, lessons_of(config, task_folder.name))
 
 
-def configured_lessons(config: Config, name: str) -> list[Path]:
-    """By hand: the lessons of a task, by the run's task list."""
+def lessons_of(config: Config, name: str) -> list[Path]:
+    """The folders of the tasks whose best kernels a task's proposals are shown, by the run's task list."""
     from snakernel.dataset import read_tasks
 
     if config.lessons_from is None and not config.lessons_from_siblings:
@@ -83,5 +75,5 @@ def configured_lessons(config: Config, name: str) -> list[Path]:
     tasks = read_tasks(Path(config.tasks_path), config.dataset)
     task = next((one for one in tasks if one.name == name), None)
     if task is None:
-        raise UserError(f"{config.tasks_path} names no task {name!r}; name its lessons with --lessons")
+        raise UserError(f"{config.tasks_path} names no task {name!r}, so its lessons are not known")
     return find_lessons(config, tasks, task)

@@ -93,6 +93,12 @@ def clean(project: Project) -> None:
     assert not list(project.results.glob("*/reference/expected/*")) and not (project.results / "logs").exists()
 
 
+def name_lessons(project: Project) -> None:
+    """Let proposals be shown the best kernels of another run from now on."""
+    shutil.copytree(project.results, project.folder / "results" / "other")
+    project.configure(lessons_from="results/other")
+
+
 CASES: dict[str, tuple[Callable[[Project], None], tuple[str, ...], dict[str, int]]] = {
     "template touched": (touch("prompts/tuner.md.j2"), (), {}),
     "template edited": (append("prompts/tuner.md.j2", "\nBe brief.\n"), (), {}),
@@ -111,6 +117,7 @@ CASES: dict[str, tuple[Callable[[Project], None], tuple[str, ...], dict[str, int
     "model changed": (lambda project: project.configure(model_name="another"), (), {}),
     "tolerance changed": (lambda project: project.configure(atol=0.02), (), VERDICTS),
     "memory changed": (lambda project: project.configure(max_memory_round=1), (), SELECTIONS),
+    "lessons named": (name_lessons, (), {}),
     "an evaluation deleted": (delete(f"{STEP}/evaluation.json"), (), {}),
     "a response deleted": (delete(f"{STEP}/response.json"), (), {}),
     "--forcerun evaluate": (lambda project: None, ("--forcerun", "evaluate"), VERDICTS),
