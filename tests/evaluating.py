@@ -36,6 +36,14 @@ def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
         os.sched_yield()
 
 
+def is_gone(process: psutil.Process) -> bool:
+    """Whether a process has ended; who adopted it need not have looked yet."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def is_confined(process: psutil.Process) -> bool:
     """Whether it is a candidate's: a judge has other children for moments, and before it a candidate is not itself."""
     try:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from evaluating import CPU, SCRIPTS, Bench, wait_for
+from evaluating import CPU, SCRIPTS, Bench, is_gone, wait_for
 from filelock import FileLock
 from snakernel.config import read_config
 from snakernel.evaluation.call import parent_of
@@ -99,7 +99,7 @@ def test_the_next_kernel_of_the_task_is_judged_by_a_standby_and_gets_the_same_ve
     skip = {"workloads", "speedup", "speedup_geomean", "speedup_over_baseline", "latency_ms", "seconds", "started"}
     assert second.model_dump(exclude=skip) == first.model_dump(exclude=skip)
     assert second.started > first.started
-    assert not ahead.is_running()
+    assert is_gone(ahead)
     assert standby(bench).pid != ahead.pid
 
 
@@ -125,7 +125,7 @@ def test_a_caller_that_is_killed_takes_the_standby_that_judges_for_it_with_it(be
     wait_for(lambda: not waiting(ahead))
     asked.kill()
     asked.communicate()
-    wait_for(lambda: not ahead.is_running())
+    wait_for(lambda: is_gone(ahead))
 
 
 def waiting(process: psutil.Process) -> bool:
@@ -139,12 +139,12 @@ def test_what_is_not_the_same_task_gets_a_fork_of_its_own(bench: Bench) -> None:
     bench.config.write_text(bench.config.read_text() + "# changed\n")
     changed = judge(bench)
     assert changed.correct and not was_standby(changed)
-    assert not ahead.is_running()
+    assert is_gone(ahead)
     judge(bench)
     ahead = standby(bench)
     elsewhere = judge(bench, device="another")
     assert elsewhere.correct and not was_standby(elsewhere)
-    assert not ahead.is_running()
+    assert is_gone(ahead)
 
 
 def test_there_is_none_for_tasks_that_take_turns(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_standby_that_is_killed_is_not_missed(bench: Bench) -> None:
     ahead = standby(bench)
     candidate = ahead.children()[0]
     ahead.send_signal(signal.SIGKILL)
-    wait_for(lambda: not candidate.is_running())
+    wait_for(lambda: is_gone(candidate))
     wait_for(lambda: not family(bench))
     assert judge(bench).correct
 
@@ -182,7 +182,7 @@ def test_a_standby_goes_with_its_parent(bench: Bench) -> None:
     ahead = standby(bench)
     candidate = ahead.children()[0]
     bench.parents()[0].kill()
-    wait_for(lambda: not ahead.is_running() and not candidate.is_running())
+    wait_for(lambda: is_gone(ahead) and is_gone(candidate))
 
 
 def test_a_parent_that_is_idle_for_too_long_takes_its_standby_with_it(tmp_path: Path, monkeypatch) -> None:
@@ -192,4 +192,4 @@ def test_a_parent_that_is_idle_for_too_long_takes_its_standby_with_it(tmp_path: 
     judge(bench)
     ahead = standby(bench)
     wait_for(lambda: not bench.parents())
-    assert not ahead.is_running()
+    assert is_gone(ahead)

@@ -11,9 +11,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
-from evaluating import CPU, Bench, wait_for
+from evaluating import CPU, Bench, is_gone, wait_for
 from snakernel.config import read_config
 from snakernel.evaluation.call import parent_of
 
@@ -70,7 +69,7 @@ def test_a_parent_that_is_killed_takes_its_forks_with_it_and_is_replaced(bench: 
     forks = parent.children(recursive=True)
     caller.send_signal(signal.SIGSTOP)
     parent.kill()
-    wait_for(lambda: not any(fork.is_running() and fork.status() != psutil.STATUS_ZOMBIE for fork in forks))
+    wait_for(lambda: all(map(is_gone, forks)))
     caller.kill()
     caller.wait()
     assert bench.judge().correct

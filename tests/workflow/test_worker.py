@@ -20,7 +20,7 @@ import propose
 import psutil
 import pytest
 from conftest import REPOSITORY
-from evaluating import KERNEL, wait_for
+from evaluating import KERNEL, is_gone, wait_for
 from llm_server import LLMServer, Reply
 from snakernel import proposal, warm, worker
 from snakernel.config import config_yaml, load_config
@@ -128,14 +128,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         run = Run(tmp_path_factory.mktemp("run"), server)
         yield run
         run.close()
-
-
-def is_gone(process: psutil.Process) -> bool:
-    """Whether a process has ended; who adopted it need not have looked yet."""
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def test_one_worker_serves_all_and_gives_the_answer_that_a_process_of_its_own_gives(run: Run) -> None:
