@@ -42,12 +42,6 @@ from snakernel.search import create_strategy
 from snakernel.search.trials import given_kernel, given_tunables
 from snakernel.skipping import skip_reason
 
-
-def in_command(path):
-    """A path as a shell command of a rule has it."""
-    return quote(path).replace("{", "{{").replace("}", "}}")
-
-
 try:
     SETTINGS = load_config(config)
     check_templates(SETTINGS)
@@ -74,8 +68,8 @@ CONFIG = f"{RESULTS}/config.yaml"
 LIMITS_FILE = f"{RESULTS}/limits.yaml"
 LOGS = f"{RESULTS}/logs"
 # How commands name the run and the task. They are no parameters: those cost planning time in every job.
-OF_RUN = f"--config {in_command(CONFIG)}"
-TASK_FOLDER = f"{in_command(RESULTS)}/{{wildcards.task:q}}"
+OF_RUN = f"--config {quote(CONFIG)}"
+TASK_FOLDER = f"{quote(RESULTS)}/{{wildcards.task:q}}"
 OF_TASK = f"{OF_RUN} --task-folder {TASK_FOLDER}"
 STRATEGY = create_strategy(SETTINGS, "")
 ASKED = (

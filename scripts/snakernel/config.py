@@ -312,6 +312,13 @@ class Config(BaseModel):
             raise ValueError("must be one folder name of letters, digits and _ . + -")
         return value
 
+    @field_validator("save_path")
+    @classmethod
+    def _results_are_no_pattern(cls, value: str | None) -> str | None:
+        if value is not None and set(value) & set("{}"):
+            raise ValueError("must be a folder without { and }, which are wildcards to Snakemake")
+        return value
+
     @field_validator("test_source")
     @classmethod
     def _source_is_a_folder_name(cls, value: str) -> str:

@@ -76,6 +76,7 @@ def test_a_runs_name_holds_neither_a_time_nor_the_steps() -> None:
         ({"eval_backend": "gpu"}, "eval_backend: Input should be 'local', 'cpu' or 'modal' (got 'gpu')"),
         ({"api_type": "llama"}, "api_type: Input should be 'claude', 'openai', 'gemini' or 'replay' (got 'llama')"),
         ({"run": "a/b"}, "run: must be one folder name"),
+        ({"save_path": "a {b}"}, "save_path: must be a folder without { and }"),
     ],
 )
 def test_what_is_wrong_is_named_with_what_is_allowed(values: dict[str, object], told: str) -> None:
