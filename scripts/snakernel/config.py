@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -20,6 +21,8 @@ ApiType = Literal["claude", "openai", "gemini", "replay"]
 API_ALIASES = {"anthropic": "claude", "google": "gemini"}
 Feedback = Literal["latencies", "baseline", "roofline", "errors", "resources", "notes", "profile"]
 WITHOUT_EFFECT = ("level", "problem_id", "dtype_str", "debug")
+_DOCUMENTING = __name__ == "__main__"
+"""Whether config/ is written: reading the docstrings takes longer than all else that is done here at each start."""
 LIMITS = (
     "max_cost",
     "max_cost_per_task",
@@ -39,7 +42,7 @@ asked is asked when one of them changes."""
 class Price(BaseModel):
     """US dollars per million tokens."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=_DOCUMENTING, defer_build=True)
 
     input: float = Field(ge=0)
     """Tokens of prompts."""
@@ -69,7 +72,7 @@ class Config(BaseModel):
     """All keys of a run. Names, defaults and meanings that the contest's agent baseline has are the same here."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), defer_build=True
+        extra="forbid", frozen=True, use_attribute_docstrings=_DOCUMENTING, protected_namespaces=(), defer_build=True
     )
 
     test_source: str = "mlsys26-contest"
@@ -521,5 +524,5 @@ def write_documents(folder: Path) -> None:
     readme.write_text(f"{head}## All keys\n\n{keys_table()}{tail}", encoding="utf-8")
 
 
-if __name__ == "__main__":
-    write_documents(Path(__file__).parents[2] / "config")
+if _DOCUMENTING:
+    write_documents(Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).parents[2] / "config")
