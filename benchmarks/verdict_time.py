@@ -24,11 +24,11 @@ from pathlib import Path
 
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-from snakernel import warm, worker
-from snakernel.warm import RUN_PID
-
 SCRIPTS = Path(__file__).parents[1] / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from snakernel import warm, worker  # noqa: E402
+
 FIB = {
     "default": {},
     "agent": {"warmup_runs": 3, "iterations": 5, "num_trials": 1, "timeout_seconds": 60},
@@ -154,7 +154,7 @@ def main() -> None:
         kernel = arguments.kernels / f"{definition}.py"
         print(json.dumps(run_flashinfer_bench(arguments.dataset, definition, kernel, settings)))
         return
-    os.environ[RUN_PID] = str(os.getpid())  # what is started for this run goes with it
+    os.environ[warm.RUN_PID] = str(os.getpid())  # what is started for this run goes with it
     rows = {}
     for kernel in sorted(arguments.kernels.glob("*.py")):
         definition = kernel.stem

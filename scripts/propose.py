@@ -32,8 +32,9 @@ def main() -> int | None:
     if (code := run_in_worker(arguments.config)) is not None:
         return code
     from snakernel import proposal
+    from snakernel.config import read_config
 
-    what = (arguments.config, arguments.task_folder, arguments.step, arguments.state)
+    what = (read_config(arguments.config), arguments.task_folder, arguments.step, arguments.state)
     if not arguments.only_prompt:
         return proposal.propose(*what)
     try:

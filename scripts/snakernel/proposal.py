@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from snakernel.config import Config, read_config
+from snakernel.config import Config
 from snakernel.errors import UserError
 from snakernel.files import read_model, write_model, write_text
 from snakernel.history import step, step_folder
@@ -17,11 +17,11 @@ from snakernel.search import State, create_strategy
 from snakernel.skipping import NotAsked, skip_kernel, skip_proposal, stop_reason
 
 
-def propose(config_path: Path, task_folder: Path, number: int, state: Path | None) -> None:
+def propose(config: Config, task_folder: Path, number: int, state: Path | None) -> None:
     """Make all of a step's files up to its kernel; they may say why the step was not asked.
 
     Args:
-        config_path: the run's resolved configuration.
+        config: the run's configuration.
         task_folder: the task's folder.
         number: the step.
         state: best.json that the step starts from; None: as the search has it.
@@ -31,10 +31,9 @@ def propose(config_path: Path, task_folder: Path, number: int, state: Path | Non
     """
     folder = step_folder(task_folder, number)
     try:
-        text, question = prompt(config_path, task_folder, number, state)
+        text, question = prompt(config, task_folder, number, state)
     except NotAsked as why:
         return skip_proposal(folder, str(why))
-    config = read_config(config_path)
     write_text(folder / "prompt.md", text)
     write_model(folder / "prompt.json", Prompt(**question.model_dump(), limits=config.limits))
     ask_step(config, task_folder, number)
@@ -43,7 +42,7 @@ def propose(config_path: Path, task_folder: Path, number: int, state: Path | Non
     extract_kernel(config, task_folder, number)
 
 
-def prompt(config_path: Path, task_folder: Path, number: int, state: Path | None) -> tuple[str, Question]:
+def prompt(config: Config, task_folder: Path, number: int, state: Path | None) -> tuple[str, Question]:
     """What a step will be asked, or, where it is answered already or in a batch, what it was asked.
 
     Nobody is asked here. The arguments and errors are those of :func:`propose`.
@@ -51,7 +50,6 @@ def prompt(config_path: Path, task_folder: Path, number: int, state: Path | None
     Raises:
         NotAsked: it needs not be asked.
     """
-    config = read_config(config_path)
     asked = Journal(task_folder.parent, task_folder.name, number).asked()
     if asked is not None:
         return asked.prompt, asked.question

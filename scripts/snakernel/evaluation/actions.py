@@ -9,6 +9,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -67,9 +68,7 @@ def measure_reference(config: str, task_folder: str) -> int:
         settings.dataset, definition.op_type, definition.name, settings.baseline_author
     )
     if solution is not None:
-        evaluation = _judge(
-            folder, lambda: read_solution(str(solution), definition), reference, Settings.of(settings), root
-        )
+        evaluation = _judge(folder, partial(read_solution, str(solution)), reference, Settings.of(settings), root)
         code = _code(evaluation.error)
         if evaluation.correct:
             reference.baseline = solution.stem
@@ -99,12 +98,12 @@ def evaluate(
     reference = read_model(folder / "reference" / "reference.json", Reference)
     root = settings.dataset.resolve()
 
-    def next_kernel() -> Solution:
+    def next_kernel(definition: Definition) -> Solution:
         nonlocal kernel, out
         if next_request is not None:
             arguments = next_request()
             kernel, out = arguments["kernel"], arguments["out"]
-        return read_solution(kernel, _task(folder)[0])
+        return read_solution(kernel, definition)
 
     standby = next_request is not None
     evaluation = _judge(folder, next_kernel, reference, Settings.of(settings), root, standby=standby)
@@ -137,8 +136,7 @@ def confirm(config: str, task_folder: str, kernel: str, out: str) -> int:
             "eval_timeout_s": settings.eval_timeout_s * max(1, settings.confirm_draws / settings.num_trials),
         }
     )
-    definition, _ = _task(folder)
-    evaluation = _judge(folder, lambda: read_solution(kernel, definition), reference, own, settings.dataset.resolve())
+    evaluation = _judge(folder, partial(read_solution, kernel), reference, own, settings.dataset.resolve())
     write_model(out, evaluation)
     return _code(evaluation.error)
 
@@ -190,7 +188,7 @@ def _task(folder: Path) -> tuple[Definition, list[Workload]]:
 
 def _judge(
     folder: Path,
-    next_kernel: Callable[[], Solution],
+    next_kernel: Callable[[Definition], Solution],
     reference: Reference,
     settings: Settings,
     root: Path,
@@ -204,7 +202,7 @@ def _judge(
             folder.name,
             definition,
             workloads,
-            next_kernel,
+            partial(next_kernel, definition),
             reference,
             (folder / "reference").resolve(),
             settings,

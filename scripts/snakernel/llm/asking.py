@@ -8,22 +8,23 @@ from pathlib import Path
 
 from snakernel.config import Config
 from snakernel.files import read_json, read_model, read_text, write_model
+from snakernel.history import step, step_folder
 from snakernel.llm.base import Prompt, Provider, Request
 from snakernel.llm.journal import Journal
 from snakernel.skipping import NotAsked, skip_answer
 
 
-def ask_step(config: Config, task_folder: Path, step: int) -> None:
+def ask_step(config: Config, task_folder: Path, number: int) -> None:
     """Have a step answered, if it is not, and write its response.json; it may say why the step was not asked.
 
     Args:
         config: the run's configuration.
         task_folder: the task's folder, in which the step has its prompt.md and prompt.json.
-        step: the step's number.
+        number: the step.
     """
-    journal = Journal(task_folder.parent, task_folder.name, step)
-    prompt = task_folder / f"step_{step}" / "prompt.md"
-    out = prompt.with_name("response.json")
+    journal = Journal(task_folder.parent, task_folder.name, number)
+    folder = step_folder(task_folder, number)
+    prompt, out = folder / "prompt.md", folder / "response.json"
     try:
         answer, new = journal.answer(
             lambda: request(config, prompt),
@@ -59,7 +60,6 @@ def request(config: Config, prompt: Path) -> Request:
 
 def kernel_to_sweep(config: Config, task_folder: Path, prompt: Path) -> str:
     """The kernel that a trial puts other values into."""
-    from snakernel.history import step
     from snakernel.search.trials import given_kernel
 
     base = read_json(prompt.with_suffix(".json"))["base"]

@@ -44,7 +44,7 @@ class Prompt(Question):
     skip: str | None = None
     """Why the step needs not be asked, where so: then prompt.md says the same."""
     limits: dict[str, Any] = Field(default_factory=dict)
-    """The limits that were in force, by their configuration keys: with others, a step that they skipped is asked."""
+    """The limits that were in force, by their configuration keys."""
 
     @property
     def question(self) -> Question:
