@@ -54,10 +54,12 @@ def main() -> int:
         with scratch_folder() as scratch:
             tempfile.tempdir = str(scratch)
             return actions.ACTIONS[arguments.once["action"]](**arguments.once["arguments"])
-    from snakernel.evaluation.devices import LOCK_FOLDER
+    import pynvml  # noqa: F401  (before the first fork)
+    from snakernel.evaluation.devices import LOCK_FOLDER, versions
     from snakernel.evaluation.sandbox import remove_shared_memory
 
     suspicions("")  # it compiles its patterns at first use
+    versions()
     if not os.environ.get("TRITON_INTERPRET"):
         from snakernel.evaluation.compiler import warm_up
 

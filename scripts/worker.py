@@ -34,13 +34,27 @@ def main() -> None:
 
 
 def prepare(request: dict[str, Any]) -> None:
-    """Before a fork that asks: import the SDKs of the services and of the optimiser, once for all forks."""
+    """Before a fork: do what all forks for this script would do, once."""
     if request["script"] == "propose":
         _prepare_to_ask(Path(request["config"]))
+    if request["script"] == "evaluate":
+        _prepare_to_judge(Path(request["config"]))
+
+
+@cache
+def _prepare_to_judge(config: Path) -> None:
+    """Look for the CUDA devices."""
+    from snakernel.config import read_config
+    from snakernel.evaluation.devices import cuda_devices
+
+    settings = read_config(config)
+    if settings.eval_backend == "local" and settings.slurm_job is None:
+        cuda_devices()
 
 
 @cache
 def _prepare_to_ask(config: Path) -> None:
+    """Import the SDKs of the services and of the optimiser."""
     from snakernel.config import read_config
     from snakernel.llm.providers import load_sdk
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -166,6 +167,7 @@ def test_no_key_and_no_file_of_the_judge_is_in_reach(judged, monkeypatch: pytest
         "print('tensors', len([t for t in tensors if t.shape == y.shape and t is not y and t is not hidden_states])); "
         "print('descriptors', sorted(int(fd) for fd in os.listdir('/proc/self/fd') if int(fd) < 100))"
     )
+    gc.collect()  # what judges of earlier tests left in this process is none of a fresh one's
     evaluation = judged(honest_but(body))
     assert evaluation.correct
     assert "tensors 0" in evaluation.log

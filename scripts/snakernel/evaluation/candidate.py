@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snakernel.evaluation import inputs as drawing
-from snakernel.evaluation.compiler import give_built
+from snakernel.evaluation.compiler import give_built, watch_compiler
 from snakernel.evaluation.sandbox import Sandbox, remove_shared_memory
 from snakernel.evaluation.timing import Timer
 from snakernel.processes import adopt_orphans, die_with, memory_bytes
@@ -46,10 +46,12 @@ WATCH_S = 0.25
 """How often a candidate that is waited for is looked at."""
 MAX_PROCESSES = 256
 MAX_KERNELS = 16
+AHEAD_SHARE = 0.03
+"""Of the device's memory, for the inputs of a process that compiles ahead; it leaves out a workload that needs more."""
 SLOTS = 3
 """Outputs of one call each in the shared buffer: of a checked call, and of timed calls that are compared."""
 MESSAGE_BYTES = 4 * 1024 * 1024
-FOLDERS = ("FIB_CACHE_PATH", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "TORCHINDUCTOR_CACHE_DIR", "TMPDIR", "HOME")
+FOLDERS = ("FIB_CACHE_PATH", "TORCH_EXTENSIONS_DIR", "TORCHINDUCTOR_CACHE_DIR", "TMPDIR", "HOME")
 """Environment variables that name folders which programs write to: a candidate gets its own."""
 LIMITS = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 4 * 2**30, resource.RLIMIT_NOFILE: 4096}
 
@@ -109,6 +111,8 @@ class Candidate:
                 may use.
         """
         self.kind = kind
+        self.helpers: set[int] = set()
+        """Further processes of the same kernel; what they take of the machine counts too."""
         self._memory = memory_limit_gb * 1e9 if memory_limit_gb else memory_bytes() / 2
         self.buffer_bytes = max(drawing.output_bytes(definition, one) for one in workloads)
         # Anonymous shared memory: there before the fork, without a name, gone with both processes.
@@ -262,24 +266,23 @@ class Candidate:
         self._exit = "the candidate's process gave an answer that cannot be read"
         return CandidateDied(self._exit)
 
+    def end(self) -> None:
+        """Have the process and its group end; CUDA takes a while to, and :meth:`close` waits for it."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
     def kill(self) -> None:
         """Kill the process, its group, and whatever it started and left behind."""
         import psutil
 
-        try:
-            children = psutil.Process(self.pid).children(recursive=True)
-        except psutil.Error:
-            children = []
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        for child in children:
-            with contextlib.suppress(psutil.Error):
-                child.kill()
+        self.end()
         if self._exit is None:
             self._exit = self._reap()
         _RUNNING.discard(self.pid)
-        # What the candidate forked away has this process as its new parent (subreaper); one may fork while others die.
+        # What the candidate started has this process as its new parent (subreaper); one may fork while others die.
         for _ in range(50):
+            if not _has_children():
+                break
             orphans = [one for one in psutil.Process().children() if one.pid not in _RUNNING]
             if not orphans:
                 break
@@ -354,9 +357,12 @@ class Candidate:
         """Kill a process that takes too much of the machine."""
         import psutil
 
+        family: list[psutil.Process] = []
+        for pid in (self.pid, *self.helpers):
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(pid)
+                family += [process, *process.children(recursive=True)]
         try:
-            process = psutil.Process(self.pid)
-            family = [process, *process.children(recursive=True)]
             taken = sum(one.memory_info().rss for one in family)
             if taken > self._memory:
                 # Forks share pages: what each really adds is slower to find out.
@@ -390,6 +396,15 @@ class Candidate:
             name = signal.Signals(number).name if number in signal.Signals.__members__.values() else str(number)
             return f"the kernel's process was ended by signal {name}"
         return f"the kernel's process exited with code {os.WEXITSTATUS(status)}"
+
+
+def _has_children() -> bool:
+    """Whether this process has any: asked of the system, since a look through all processes takes milliseconds."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 class _Log:
@@ -445,14 +460,18 @@ def limit_resources() -> None:
 
 def own_folders(scratch: Path) -> None:
     """Give this process caches, a home and temporary files of its own, and make its home where it is."""
+    shared = scratch / "triton_cache_dir"  # with further processes of the same kernel
+    if not shared.exists():
+        shared.mkdir()
+        give_built(shared)
+    own = Path(tempfile.mkdtemp(dir=scratch))
     for name in FOLDERS:
-        folder = scratch / name.lower()
+        folder = own / name.lower()
         folder.mkdir()
         os.environ[name] = str(folder)
-        if name == "TRITON_CACHE_DIR":
-            give_built(folder)
+    os.environ["TRITON_CACHE_DIR"] = str(shared)
     tempfile.tempdir = None  # the parent has looked already, and found its own
-    os.chdir(scratch / "home")
+    os.chdir(own / "home")
 
 
 def make_outputs(definition: Definition, arguments: list[Any], kind: str) -> list[torch.Tensor]:
@@ -486,7 +505,8 @@ def _serve(
     drawing.tensor_bytes(torch.empty(1))
     time_calls, hand_over, checksums = Timer(kind).time, _hand_over, drawing.checksums
     poison, make_contents, inference, room = drawing.poison, drawing.Contents, torch.no_grad, make_outputs
-    compiled = _watch_compiler() if kind == "cuda" else []
+    locks = Path(os.environ["TRITON_CACHE_DIR"]) / "locks"
+    compiled = watch_compiler(locks, ahead=False) if kind == "cuda" else []
     if kind == "cpu":
         from snakernel.evaluation.stand_in import stand_in_for_cuda
 
@@ -520,6 +540,10 @@ def _serve(
             if kind == "cuda":
                 _start_cuda()
             return {}
+        if command == "start_ahead":
+            torch.cuda.set_per_process_memory_fraction(AHEAD_SHARE)
+            torch.randn(1, device=drawing.device_name(kind))
+            return {}
         if command == "build":
             from flashinfer_bench.compile import BuilderRegistry
 
@@ -527,6 +551,14 @@ def _serve(
             returns = not solution.spec.destination_passing_style
             with mode:
                 runnable = BuilderRegistry.get_instance().build(definition, solution)
+            return {}
+        if command == "compile":
+            solution, seed = arguments
+            watch_compiler(locks, ahead=True)
+            answer("build", solution)
+            for workload in workloads:
+                with contextlib.suppress(Exception), inference():  # nothing is launched, so its values are any
+                    call(drawing.draw_inputs(definition, workload, seed, kind, dataset))
             return {}
         if command == "buffer":
             buffer = pickle.loads(arguments[0])
@@ -644,19 +676,6 @@ def _start_cuda() -> None:
 
         driver.active.get_current_target()
     BuilderRegistry.get_instance()
-
-
-def _watch_compiler() -> list[Any]:
-    """Have Triton tell which functions it compiles from now on."""
-    seen: list[Any] = []
-    with contextlib.suppress(Exception):  # another Triton: what a kernel takes of the device is then not known
-        from triton import knobs
-
-        def compiled(*, fn: Any, **_: Any) -> None:
-            seen.append(fn.jit_function)
-
-        knobs.runtime.jit_post_compile_hook = compiled
-    return seen
 
 
 def _compiled_kernels(functions: list[Any]) -> list[dict[str, Any]]:

@@ -1,15 +1,20 @@
-"""Triton's compiler, used once before any kernel comes: its first use costs a second, and a fork has that behind it."""
+"""Triton's compiler: used once before any kernel comes, since its first use costs a second which a fork then has behind
+it, and watched in a kernel's processes."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import triton
 import triton.language as tl
+from filelock import FileLock, Timeout
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -51,3 +56,73 @@ def give_built(folder: Path) -> None:
     """Put a copy of what was built into a kernel's own cache: no kernel writes where another one reads."""
     if BUILT:
         shutil.copytree(BUILT, folder, dirs_exist_ok=True)
+
+
+def watch_compiler(locks: Path, *, ahead: bool) -> list[Any]:
+    """Have Triton tell which functions it compiles, and compile no variant in two processes at once.
+
+    Args:
+        locks: a folder that these processes share.
+        ahead: leave a variant that another process compiles; otherwise wait for it, and find it in the cache.
+
+    Returns:
+        The functions, as they are compiled.
+    """
+    seen: list[Any] = []
+    held: list[FileLock] = []
+
+    def before(*, key: Any, fn: Any, **_: Any) -> bool:
+        variant = hashlib.sha256(f"{fn.name} {fn.jit_function.cache_key} {key}".encode()).hexdigest()
+        _release(held)
+        lock = FileLock(locks / variant)
+        try:
+            lock.acquire(blocking=not ahead, poll_interval=0.002)
+        except Timeout:
+            return True  # not here
+        except OSError:
+            return False
+        held.append(lock)
+        return False
+
+    def after(*, fn: Any, **_: Any) -> None:
+        seen.append(fn.jit_function)
+        if not ahead:
+            _release(held)
+
+    with contextlib.suppress(Exception):  # another Triton: each process compiles what it needs
+        from triton import knobs
+
+        locks.mkdir(exist_ok=True)
+        knobs.runtime.jit_cache_hook, knobs.runtime.jit_post_compile_hook = before, after
+        if ahead:
+            _launch_nothing(lambda: _release(held))
+    return seen
+
+
+def _release(held: list[FileLock]) -> None:
+    while held:
+        held.pop().release()
+
+
+def _launch_nothing(done: Callable[[], None]) -> None:
+    """Have Triton only compile what is launched from now on; ``done`` is called after each."""
+    from triton.runtime.autotuner import Autotuner
+    from triton.runtime.jit import JITFunction
+
+    run = JITFunction.run
+
+    def compiled(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
+        try:
+            kernel = run(self, *args, grid=grid, warmup=True, **kwargs)
+            if kernel is not None:
+                kernel._init_handles()  # a Triton before 3.7 builds C code there
+            return kernel
+        finally:
+            done()
+
+    def bench(self: Any, *args: Any, config: Any, **meta: Any) -> list[float]:
+        with contextlib.suppress(Exception):  # one that cannot be compiled
+            self.fn.run(*args, **meta | config.all_kwargs())
+        return [1.0, 1.0, 1.0]
+
+    JITFunction.run, Autotuner._bench = compiled, bench

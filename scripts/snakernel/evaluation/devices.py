@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -59,25 +60,43 @@ def lock_of(device: str) -> FileLock:
 
 
 def cuda_devices() -> list[str]:
-    """UUIDs of the visible CUDA devices, through NVML: CUDA itself is not started, so that processes can still fork."""
+    """UUIDs of the visible CUDA devices."""
     try:
-        import pynvml
-
-        pynvml.nvmlInit()
+        known = _uuids()
     except Exception:
         return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return list(known.values())
+    named = [name.strip() for name in visible.split(",") if name.strip()]
+    return [known.get(name, name) for name in named if name != "-1"]
+
+
+@cache
+def _uuids() -> dict[str, str]:
+    """UUIDs of this machine's CUDA devices by their numbers, through NVML: CUDA is not started, so that processes
+    can still fork; neither does NVML stay started."""
+    import pynvml
+
+    pynvml.nvmlInit()
     try:
-        known: dict[str, str] = {}
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            uuid = pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))
-            known[str(index)] = uuid if isinstance(uuid, str) else uuid.decode()
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if visible is None:
-            return list(known.values())
-        named = [name.strip() for name in visible.split(",") if name.strip()]
-        return [known.get(name, name) for name in named if name != "-1"]
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return {str(index): _text(pynvml.nvmlDeviceGetUUID(handle)) for index, handle in enumerate(handles)}
     finally:
         pynvml.nvmlShutdown()
+
+
+@cache
+def _nvml() -> Any:
+    """NVML, which takes tens of milliseconds to start: once for a process that judges."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    return pynvml
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode()
 
 
 def describe(kind: str) -> Device:
@@ -88,19 +107,13 @@ def describe(kind: str) -> Device:
 
     properties = torch.cuda.get_device_properties(0)
     driver = None
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        driver = pynvml.nvmlSystemGetDriverVersion()
-        pynvml.nvmlShutdown()
-    except Exception:
-        driver = None
+    with suppress(Exception):  # a device may be there without NVML
+        driver = _text(_nvml().nvmlSystemGetDriverVersion())
     return Device(
         kind="cuda",
         name=properties.name,
         uuid=f"GPU-{properties.uuid}",
-        driver=driver if driver is None or isinstance(driver, str) else driver.decode(),
+        driver=driver,
         capability=f"{properties.major}.{properties.minor}",
         memory_gb=round(properties.total_memory / 1e9, 1),
     )
@@ -114,9 +127,7 @@ def conditions(uuid: str | None, own: set[int]) -> Conditions | None:
         own: processes that are the evaluation's own.
     """
     try:
-        import pynvml
-
-        pynvml.nvmlInit()
+        pynvml = _nvml()
     except Exception:
         return None
     found: dict[str, Any] = {}
@@ -138,8 +149,6 @@ def conditions(uuid: str | None, own: set[int]) -> Conditions | None:
         )
     except pynvml.NVMLError:
         return None
-    finally:
-        pynvml.nvmlShutdown()
     return Conditions(**found)
 
 
@@ -158,6 +167,7 @@ def _reasons(bits: int) -> list[str]:
     ]
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions of what decides a verdict."""
     import torch

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from snakernel.evaluation.candidate import (
     pack_inputs,
     writable,
 )
+from snakernel.evaluation.compile_ahead import CompileAhead, processes, tunes
 from snakernel.evaluation.expectations import DRAWN, Expectations
 from snakernel.evaluation.reference import definition_hash, timed_seeds
 from snakernel.evaluation.sandbox import Sandbox, blob_folders
@@ -70,7 +71,7 @@ TRAILING_MS, TRAILING_SHARE = 0.1, 0.1
 """Waiting for an idle device takes the host some microseconds, at times tens of them, hence the first."""
 START_S = 60.0
 """Seconds that CUDA may take to start in the candidate's process."""
-PACE_MS, PACE_FACTOR, PACE_SLACK_MS, PACE_TRIES = 5.0, 2.0, 0.05, 3
+PACE_MS, PACE_FACTOR, PACE_SLACK_MS, PACE_TRIES = 2.0, 2.0, 0.05, 3
 
 
 @dataclass
@@ -206,13 +207,15 @@ def judge(
     """
     clock = Clock({"import": import_s})
     started, begun = datetime.now(UTC), time.perf_counter()
+    solution = None if standby else next_kernel()
     kind = "cpu" if settings.eval_backend == "cpu" else "cuda"
     scratch = Path(tempfile.mkdtemp(prefix="snakernel-"))
     try:
         with clock.part("start"):
             hidden = [reference_folder, dataset / "solutions"]
             sandbox = Sandbox.plan(scratch, blob_folders(workloads, dataset), hidden=hidden)
-            candidate = Candidate(
+            fork = partial(
+                Candidate,
                 definition,
                 workloads,
                 kind=kind,
@@ -220,31 +223,40 @@ def judge(
                 sandbox=sandbox,
                 memory_limit_gb=settings.memory_limit_gb,
             )
+            candidate = fork()
+            ahead = CompileAhead(fork, processes() if kind == "cuda" and (standby or tunes(solution)) else 0)
+            candidate.helpers = ahead.pids
         try:
             expectations = Expectations(
                 definition, workloads, reference.workloads, reference_folder, settings, kind, dataset
             )
             with clock.part("start"):
+                ahead.start()
                 device = _start(candidate, reference, definition, kind)
                 if standby:
                     expectations.make_first()
                     torch.cuda.empty_cache()  # others may need the memory meanwhile
-            solution = next_kernel()
-            if standby:
+                ahead.finish_start(START_S)
+            if solution is None:
+                solution = next_kernel()
                 clock = Clock({"import": import_s, "start": 0.0})
                 started, begun = datetime.now(UTC), time.perf_counter()
             kernel = source_of(solution)
             build = Allowance(settings.eval_timeout_s)
             with contextlib.suppress(CandidateDied):  # finish says so
                 candidate.begin("build", solution, allowance=build)
-            odd = suspicions(kernel)
+            ahead.begin(solution, secrets.randbits(31))
+            scan = cache(partial(suspicions, kernel))
             results, broken = _judge_workloads(
-                candidate, build, definition, workloads, reference, expectations, settings, kind, clock
+                candidate, build, definition, workloads, reference, expectations, settings, kind, clock, scan, ahead
             )
             kernels = _kernels(candidate) if kind == "cuda" and results else []
-            state = devices.conditions(device.uuid, {os.getpid(), candidate.pid}) if kind == "cuda" else None
+            candidate.end()
+            own = {os.getpid(), candidate.pid, *ahead.pids}
+            state = devices.conditions(device.uuid, own) if kind == "cuda" else None
         finally:
             log = candidate.close()
+            ahead.end()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if broken is None:
@@ -265,7 +277,7 @@ def judge(
         device=device,
         conditions=state,
         kernels=kernels,
-        suspicions=odd,
+        suspicions=scan(),
         notes=_notes(results),
         versions=devices.versions(),
         timing=timing.METHODS[kind],
@@ -311,8 +323,13 @@ def _judge_workloads(
     settings: Settings,
     kind: str,
     clock: Clock,
+    meanwhile: Callable[[], object],
+    ahead: CompileAhead,
 ) -> tuple[list[WorkloadResult], tuple[Status, str] | None]:
-    """The results, and, where there was nothing to run, the status and error of the whole kernel."""
+    """The results, and, where there was nothing to run, the status and error of the whole kernel.
+
+    ``meanwhile`` is called while the kernel's process compiles, and may be called again.
+    """
     try:
         with clock.part("build"):
             expectations.make_ahead(candidate.has_answered)
@@ -340,7 +357,9 @@ def _judge_workloads(
         check = partial(_check, remote, result, definition, settings, kind, partial(expectations.of, index))
         try:
             with clock.part("check"):
-                _check_draws(check, remote, result, expectations, index, workload, settings)
+                begun = time.perf_counter()
+                _check_draws(check, remote, result, expectations, index, workload, settings, meanwhile)
+                ahead.finish(time.perf_counter() - begun)
             if result.status is Status.PASSED:
                 with clock.part("time"):
                     draws = [] if expectations.needs_inputs else _draws_to_check(settings)
@@ -377,6 +396,7 @@ def _check_draws(
     index: int,
     workload: Workload,
     settings: Settings,
+    meanwhile: Callable[[], object],
 ) -> None:
     """Let flashinfer-bench's evaluator decide on correctness, draw by draw, before anything is timed."""
     result.status = Status.PASSED
@@ -387,6 +407,7 @@ def _check_draws(
     draws = range(settings.num_trials)
     remote.run_ahead([("run", index, drawing.draw_seed(settings.seed, workload, draw)) for draw in draws])
     try:
+        meanwhile()
         for draw in draws:
             expectations.make_ahead(remote.candidate.has_answered)
             check(draw)

@@ -21,18 +21,18 @@ METHODS = {
     "cpu": "wall clock around each call on the CPU (Triton's interpreter); new values in each call; median",
 }
 L2_FLUSH_BYTES = 256 * 1024 * 1024
-SLEEP_US = 400.0
-"""Long enough for the L2 cache to have written back what the flush left in it: with half of it, short latencies varied
-more than twice as much between evaluations (H200)."""
+SLEEP_US = 200.0
+"""Hides the launch of most calls, and what the host now and then does instead."""
 MAX_SLEEP_US = 2000.0
 """A call that the host launches for longer than this is the host's: its gaps are part of its latency."""
 QUEUE = 8
 """Calls whose events are read together, so that the host runs ahead of the device."""
 QUEUED_S = 0.02
 """Slow calls are queued fewer at a time, so that they notice their budget early."""
-MIN_CALLS = 32
-TIGHT = 0.01
-"""From MIN_CALLS on, no further call is begun when the interval of the median is within this share of it."""
+MIN_CALLS = 24
+TIGHT, TIGHT_MS = 0.01, 0.00015
+"""From MIN_CALLS on, no further call is begun when the interval of the median is within this share of it to each side,
+or within these milliseconds: by as much a latency differs from one process to another (H200), which no call helps."""
 TRAILING_CALLS = 5
 
 
@@ -187,4 +187,4 @@ def _is_tight(calls_ms: Sequence[float]) -> bool:
     if len(calls_ms) < MIN_CALLS:
         return False
     middle, low, high = median_interval(calls_ms)
-    return high - low <= 2 * TIGHT * middle
+    return high - low <= 2 * max(TIGHT * middle, TIGHT_MS)

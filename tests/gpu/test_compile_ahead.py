@@ -1,0 +1,80 @@
+"""Variants of a Triton kernel that other processes compile while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from evaluating import Bench
+from snakernel.evaluation.compile_ahead import processes
+from snakernel.evaluation.devices import cuda_devices
+
+pytestmark = pytest.mark.skipif(
+    not cuda_devices() or processes() < 1, reason="there is no CUDA device on this machine, or too few processor cores"
+)
+
+KERNEL = """
+import glob
+import os
+
+import torch
+import triton
+import triton.language as tl
+
+SEEN = set()
+
+
+@triton.jit
+def kernel(x, w, y, ROWS: tl.constexpr, H: tl.constexpr):  # another variant for each number of rows
+    at = tl.arange(0, H)
+    v = tl.load(x + tl.program_id(0) * H + at).to(tl.float32)
+    scale = tl.rsqrt(tl.sum(v * v, 0) / H + 1e-6)
+    tl.store(y + tl.program_id(0) * H + at, (v * scale * tl.load(w + at).to(tl.float32)).to(tl.bfloat16))
+
+
+def run(hidden_states, weight):
+    rows, width = hidden_states.shape
+    if rows not in SEEN:
+        SEEN.add(rows)
+        print("compiled before", len(glob.glob(os.environ["TRITON_CACHE_DIR"] + "/*/*.cubin")), flush=True)
+    y = torch.empty_like(hidden_states)
+    kernel[(rows,)](hidden_states, weight, y, ROWS=rows, H=width)
+    return y
+"""
+TUNES = "\n# That a kernel says triton.autotune is why its first verdict compiles ahead.\n"
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    keys = {"eval_backend": "local", "num_trials": 2, "iterations": 30, "warmup_runs": 2, "max_workloads": 3}
+    made = Bench(tmp_path_factory.mktemp("ahead"), eval_timeout_s=60.0, warm=False, **keys).prepare()
+    yield made
+    made.close()
+
+
+def verdict(bench: Bench, kernel: str):
+    (bench.folder / "candidate.py").write_text(kernel)
+    return bench.judge(kernel="candidate.py")
+
+
+def test_other_processes_compile_the_variants_of_the_next_workloads(bench: Bench) -> None:
+    alone, ahead = verdict(bench, KERNEL), verdict(bench, KERNEL + TUNES)
+    assert alone.correct and ahead.correct, ahead.error
+    compiled = [[int(line.split()[-1]) for line in one.log.splitlines()] for one in (alone, ahead)]
+    assert compiled[0] == [0, 1, 2]
+    # The first is compiled by the process that runs it; the others were, when it came to them.
+    assert compiled[1][1:] == [3, 3]
+    assert len(ahead.kernels) == len(alone.kernels) == 3
+    assert ahead.conditions is not None and ahead.conditions.other_processes == []
+
+
+def test_a_kernel_that_waits_for_what_is_not_launched_there_is_judged_as_ever(bench: Bench) -> None:
+    waits = KERNEL.replace("    return y\n", "    while not bool(y.abs().sum() > 0):\n        pass\n    return y\n")
+    evaluation = verdict(bench, waits.replace("torch.empty_like", "torch.zeros_like") + TUNES)
+    assert evaluation.correct, evaluation.error
+
+
+def test_a_kernel_that_dies_there_is_judged_as_ever(bench: Bench) -> None:
+    dies = KERNEL.replace("    return y\n", "    if not bool(y.abs().sum() > 0):\n        os._exit(9)\n    return y\n")
+    evaluation = verdict(bench, dies.replace("torch.empty_like", "torch.zeros_like") + TUNES)
+    assert evaluation.correct, evaluation.error
