@@ -4,7 +4,8 @@
     python benchmarks/latency_noise.py --dataset ROOT --gain rmsnorm_h4096 [--evaluations 20]
 
 The first judges each FOLDER/{definition}.py many times, each time in a process of its own, and prints the coefficient
-of variation of each workload's latency, ours beside flashinfer-bench's (at its default settings). The second times a
+of variation of each workload's latency, ours beside flashinfer-bench's (at its default settings); with 0 evaluations
+of the one, only the other's. The second times a
 kernel against itself, and against one that does the work of 3 % more rows, in turns, on the largest workload, and
 counts how often the answer is right.
 """
@@ -96,20 +97,22 @@ def told(name: str, found: list[float], latencies: list[float]) -> str:
 
 def noise(dataset: Path, kernel: Path, backend: str, evaluations: int, fib_evaluations: int) -> None:
     """One definition's row."""
-    with tempfile.TemporaryDirectory() as scratch:
-        task = Task(dataset, kernel.stem, backend, Path(scratch))
-        task.measure_reference()
-        verdicts = [task.judge(kernel) for _ in range(evaluations)]
+    verdicts = []
+    if evaluations:
+        with tempfile.TemporaryDirectory() as scratch:
+            task = Task(dataset, kernel.stem, backend, Path(scratch))
+            task.measure_reference()
+            verdicts = [task.judge(kernel) for _ in range(evaluations)]
     for one in verdicts:
         if not one.correct:
             print(f"{kernel.stem}: {one.status}: {one.error}")
             return
-    rows = [[workload.latency.median_ms for workload in one.workloads] for one in verdicts]
-    print(f"{kernel.stem} on {verdicts[0].device.name}, {evaluations} evaluations, {len(rows[0])} workloads:")
-    print("  " + told("ours", variation(rows), rows[0]))
+    ours = [[workload.latency.median_ms for workload in one.workloads] for one in verdicts]
     fib = [run_flashinfer_bench(dataset, kernel) for _ in range(fib_evaluations)]
-    if fib_evaluations > 1:
-        print("  " + told(f"flashinfer-bench, {fib_evaluations} evaluations", variation(fib), fib[0]))
+    print(f"{kernel.stem}" + (f" on {verdicts[0].device.name}" if verdicts else ""))
+    for name, rows in (("ours", ours), ("flashinfer-bench", fib)):
+        if len(rows) > 1:
+            print("  " + told(f"{name}, {len(rows)} evaluations, {len(rows[0])} workloads", variation(rows), rows[0]))
     sys.stdout.flush()
 
 

@@ -68,6 +68,7 @@ def test_an_honest_kernel_passes_warm_and_cold(bench: Bench) -> None:
         ),
         ("torch.empty(2**42, device='cuda')", HEAD, Status.RUNTIME_ERROR, True, "out of memory"),
         ("import os; os._exit(3)", "", Status.RUNTIME_ERROR, True, "exited with code 3"),
+        ("import os; os.kill(os.getpid(), 9)", "", Status.RUNTIME_ERROR, True, "ended by signal SIGKILL"),
         ("y = y.cpu()[:, :1].cuda()", "", Status.INCORRECT_SHAPE, True, "has shape"),
         ("y = y * 1.1", "", Status.INCORRECT_NUMERICAL, True, "are wrong"),
         ("import time; time.sleep(100)", "", Status.TIMEOUT, True, "not done after 20 s"),

@@ -67,6 +67,9 @@ def watch_compiler(locks: Path, *, ahead: bool) -> list[Any]:
 
     Returns:
         The functions, as they are compiled.
+
+    Raises:
+        ImportError, AttributeError: ``ahead`` cannot be had with this Triton.
     """
     seen: list[Any] = []
     held: list[FileLock] = []
@@ -89,13 +92,16 @@ def watch_compiler(locks: Path, *, ahead: bool) -> list[Any]:
         if not ahead:
             _release(held)
 
-    with contextlib.suppress(Exception):  # another Triton: each process compiles what it needs
+    try:
         from triton import knobs
 
         locks.mkdir(exist_ok=True)
         knobs.runtime.jit_cache_hook, knobs.runtime.jit_post_compile_hook = before, after
         if ahead:
             _launch_nothing(lambda: _release(held))
+    except (ImportError, AttributeError):  # another Triton: what a kernel takes of the device is then not known
+        if ahead:
+            raise
     return seen
 
 
