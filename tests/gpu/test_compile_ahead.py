@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
-from evaluating import Bench
+from evaluating import SCRIPTS, Bench
 from snakernel.evaluation.devices import cuda_devices
+from snakernel.evaluation.environment import clean_environment
+from snakernel.evaluation.verdict import Evaluation
+from snakernel.files import read_model
 
 pytestmark = pytest.mark.skipif(
     not cuda_devices() or len(os.sched_getaffinity(0)) < 12,
@@ -42,24 +47,39 @@ def run(hidden_states, weight):
     kernel[(rows,)](hidden_states, weight, y, ROWS=rows, H=width)
     return y
 """
-TUNES = "\n# That a kernel says triton.autotune is why its first verdict compiles ahead.\n"
+STANDBY = """
+import sys
+
+sys.path.insert(0, sys.argv[1])
+from snakernel.evaluation import actions, compile_ahead
+
+compile_ahead.PROCESSES = int(sys.argv[2])
+config, folder, kernel, out = sys.argv[3:]
+asked = {"kernel": kernel, "out": out}
+sys.exit(actions.evaluate(config, folder, "", "", next_request=lambda: asked))
+"""
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     keys = {"eval_backend": "local", "num_trials": 2, "iterations": 30, "warmup_runs": 2, "max_workloads": 3}
-    made = Bench(tmp_path_factory.mktemp("ahead"), eval_timeout_s=60.0, warm=False, **keys).prepare()
+    made = Bench(tmp_path_factory.mktemp("ahead"), eval_timeout_s=60.0, **keys).prepare()
     yield made
     made.close()
 
 
-def verdict(bench: Bench, kernel: str):
-    (bench.folder / "candidate.py").write_text(kernel)
-    return bench.judge(kernel="candidate.py")
+def verdict(bench: Bench, kernel: str, processes: int = 2) -> Evaluation:
+    """The verdict of a standby that compiles ahead in that many processes."""
+    path, out = bench.folder / "candidate.py", bench.folder / "evaluation.json"
+    path.write_text(kernel)
+    arguments = [SCRIPTS, processes, bench.config, bench.task, path, out]
+    environment = clean_environment(dict(os.environ))  # the interpreter is for machines without a device
+    subprocess.run([sys.executable, "-c", STANDBY, *map(str, arguments)], check=True, cwd=bench.folder, env=environment)
+    return read_model(out, Evaluation)
 
 
 def test_other_processes_compile_the_variants_of_the_next_workloads(bench: Bench) -> None:
-    alone, ahead = verdict(bench, KERNEL), verdict(bench, KERNEL + TUNES)
+    alone, ahead = verdict(bench, KERNEL, processes=0), verdict(bench, KERNEL)
     assert alone.correct and ahead.correct, ahead.error
     compiled = [[int(line.split()[-1]) for line in one.log.splitlines()] for one in (alone, ahead)]
     assert compiled[0] == [0, 1, 2]
@@ -71,11 +91,11 @@ def test_other_processes_compile_the_variants_of_the_next_workloads(bench: Bench
 
 def test_a_kernel_that_waits_for_what_is_not_launched_there_is_judged_as_ever(bench: Bench) -> None:
     waits = KERNEL.replace("    return y\n", "    while not bool(y.abs().sum() > 0):\n        pass\n    return y\n")
-    evaluation = verdict(bench, waits.replace("torch.empty_like", "torch.zeros_like") + TUNES)
+    evaluation = verdict(bench, waits.replace("torch.empty_like", "torch.zeros_like"))
     assert evaluation.correct, evaluation.error
 
 
 def test_a_kernel_that_dies_there_is_judged_as_ever(bench: Bench) -> None:
     dies = KERNEL.replace("    return y\n", "    if not bool(y.abs().sum() > 0):\n        os._exit(9)\n    return y\n")
-    evaluation = verdict(bench, dies.replace("torch.empty_like", "torch.zeros_like") + TUNES)
+    evaluation = verdict(bench, dies.replace("torch.empty_like", "torch.zeros_like"))
     assert evaluation.correct, evaluation.error

@@ -20,12 +20,13 @@ LOG = (
     + row(*HEAD, *WAITS)
     + row("", "ns", *["%"] * len(FIELDS), "cycle", *["inst"] * 4)
     + row("_small", "2,440", 10, 20, 30, 0, 12.43, 54.97, 20, 5, 10, 1, 0)
+    + row("_short", "2,100", 10, 20, 30, 0, 12.43, 54.97, 10, 8, 7, 2, 3)
     + row("_large", "1,005,440", 81.5, 79, 12, "n/a", 50, 3, "26.5", "17.5", 1.64, 1, 2)
 )
 
 
 def test_launches_are_read_longest_first() -> None:
-    large, small = read_log(LOG)
+    large, small, short = read_log(LOG)
     assert (large.name, large.time_us, large.memory, large.tensor) == ("_large", 1005.44, 81.5, None)
     assert list(large.stalls.items()) == [
         ("global or local memory", 66.0),
@@ -34,6 +35,8 @@ def test_launches_are_read_longest_first() -> None:
     ]
     assert (small.occupancy, small.l2_hits) == (12.43, 54.97)
     assert list(small.stalls) == ["a barrier of the block", "global or local memory"]
+    # What it waited for was counted in another run than its cycles, and comes to more than these.
+    assert list(short.stalls.values()) == [40.0, 35.0, 15.0]
 
 
 @pytest.mark.parametrize(

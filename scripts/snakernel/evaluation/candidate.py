@@ -51,8 +51,10 @@ AHEAD_SHARE = 0.03
 SLOTS = 3
 """Outputs of one call each in the shared buffer: of a checked call, and of timed calls that are compared."""
 MESSAGE_BYTES = 4 * 1024 * 1024
-FOLDERS = ("FIB_CACHE_PATH", "TORCH_EXTENSIONS_DIR", "TORCHINDUCTOR_CACHE_DIR", "TMPDIR", "HOME")
-"""Environment variables that name folders which programs write to: a candidate gets its own."""
+CACHES = ("FIB_CACHE_PATH", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "TORCHINDUCTOR_CACHE_DIR")
+"""Environment variables that name folders of what was built: the processes of one kernel share them."""
+OWN_FOLDERS = ("TMPDIR", "HOME")
+"""Those of folders that each process has to itself."""
 LIMITS = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 4 * 2**30, resource.RLIMIT_NOFILE: 4096}
 
 
@@ -459,17 +461,16 @@ def limit_resources() -> None:
 
 
 def own_folders(scratch: Path) -> None:
-    """Give this process caches, a home and temporary files of its own, and make its home where it is."""
-    shared = scratch / "triton_cache_dir"  # with further processes of the same kernel
-    if not shared.exists():
-        shared.mkdir()
-        give_built(shared)
+    """Give this process its kernel's caches, a home and temporary files of its own, and make its home where it is."""
     own = Path(tempfile.mkdtemp(dir=scratch))
-    for name in FOLDERS:
-        folder = own / name.lower()
-        folder.mkdir()
+    for name in (*CACHES, *OWN_FOLDERS):
+        folder = (scratch if name in CACHES else own) / name.lower()
         os.environ[name] = str(folder)
-    os.environ["TRITON_CACHE_DIR"] = str(shared)
+        if folder.exists():
+            continue
+        folder.mkdir()
+        if name == "TRITON_CACHE_DIR":
+            give_built(folder)
     tempfile.tempdir = None  # the parent has looked already, and found its own
     os.chdir(own / "home")
 

@@ -8,9 +8,11 @@ import random
 import shutil
 import statistics
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flashinfer_bench.data import Definition, Solution, Workload
 
@@ -20,7 +22,9 @@ from snakernel.evaluation.sandbox import Sandbox, blob_folders
 from snakernel.evaluation.timing import median_interval
 from snakernel.evaluation.verdict import Settings
 
-ROUNDS = 8
+ROUNDS, MIN_ROUNDS = 8, 4
+BUDGET_S = 60.0
+"""After this time there is no further round, once there are MIN_ROUNDS: some kernels take minutes to build or tune."""
 # Quantiles of Student's t for two-sided 95 %, by degrees of freedom.
 _T = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120)
 
@@ -55,7 +59,9 @@ def compare(
 ) -> Ratio:
     """Time two kernels in turns. Both must be known to be correct: nothing is checked here.
 
-    CUDA must not have been started in this process: each kernel has a process of its own, forked from it.
+    In each round, each kernel has a new process: the latency of one kernel differs from one process to another by more
+    than it does within one, so that rounds in the same two processes would tell of these and not of the kernels. CUDA
+    must not have been started in this process, which they are forked from.
 
     Args:
         definition: what they compute.
@@ -63,7 +69,7 @@ def compare(
         solutions: the two kernels.
         settings: calls, limits, device and seed.
         dataset: where blobs are.
-        rounds: at least 2.
+        rounds: at least 2, and at most that many.
         hidden: folders that they must not see.
 
     Raises:
@@ -72,53 +78,64 @@ def compare(
     kind = "cpu" if settings.eval_backend == "cpu" else "cuda"
     order = random.Random(settings.seed)
     logs: list[float] = []
+    begun = time.monotonic()
     with contextlib.ExitStack() as stack:
-        candidates = [stack.enter_context(_started(definition, workloads, kind, dataset, hidden)) for _ in solutions]
-        for number, (candidate, solution) in enumerate(zip(candidates, solutions, strict=True)):
-            _ask(number, candidate, "build", solution, settings=settings)
-        for turn in range(rounds):
-            warmup_runs = settings.warmup_runs if turn == 0 else min(settings.warmup_runs, 2)
-            ratios = []
-            for index, workload in order.sample(list(enumerate(workloads)), len(workloads)):
-                medians = [0.0, 0.0]
-                for number in order.sample((0, 1), 2):
-                    arguments = (index, timed_seeds(settings.seed, workload), [], warmup_runs)
-                    times = _ask(
-                        number,
-                        candidates[number],
-                        "time",
-                        *arguments,
-                        settings.iterations,
-                        settings.timing_budget_s / rounds,
-                        settings=settings,
-                    )
-                    medians[number] = _median(number, times)
-                ratios.append(math.log(medians[1] / medians[0]))
-            logs.append(statistics.fmean(ratios))
+        sandboxes = [stack.enter_context(_sandbox(workloads, dataset, hidden)) for _ in solutions]
+        while len(logs) < min(rounds, MIN_ROUNDS) or (len(logs) < rounds and time.monotonic() - begun < BUDGET_S):
+            with contextlib.ExitStack() as processes:
+                candidates = []
+                for sandbox in sandboxes:
+                    candidates.append(Candidate(definition, workloads, kind=kind, dataset=dataset, sandbox=sandbox))
+                    processes.callback(candidates[-1].close)
+                _ask_both(candidates, [("start",), ("start",)], settings)
+                _ask_both(candidates, [("build", solution) for solution in solutions], settings)
+                logs.append(_round(candidates, workloads, settings, order))
     mean = statistics.fmean(logs)
-    reach = _T[min(rounds - 2, len(_T) - 1)] * statistics.stdev(logs) / math.sqrt(rounds)
-    return Ratio(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach), rounds)
+    reach = _T[min(len(logs) - 2, len(_T) - 1)] * statistics.stdev(logs) / math.sqrt(len(logs))
+    return Ratio(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach), len(logs))
+
+
+def _round(candidates: list[Candidate], workloads: list[Workload], settings: Settings, order: random.Random) -> float:
+    """Time every workload for both kernels, in an order that is drawn; returns the mean logarithm of the ratio."""
+    ratios = []
+    for index, workload in order.sample(list(enumerate(workloads)), len(workloads)):
+        medians = [0.0, 0.0]
+        for number in order.sample((0, 1), 2):
+            seeds = timed_seeds(settings.seed, workload)
+            limits = (settings.warmup_runs, settings.iterations, settings.timing_budget_s / ROUNDS)
+            with _told(number):
+                allowance = Allowance(settings.eval_timeout_s)
+                times = candidates[number].request("time", index, seeds, [], *limits, allowance=allowance)
+            medians[number] = _median(number, times)
+        ratios.append(math.log(medians[1] / medians[0]))
+    return statistics.fmean(ratios)
 
 
 @contextlib.contextmanager
-def _started(
-    definition: Definition, workloads: list[Workload], kind: str, dataset: Path, hidden: list[Path]
-) -> Iterator[Candidate]:
+def _sandbox(workloads: list[Workload], dataset: Path, hidden: list[Path]) -> Iterator[Sandbox]:
+    """A folder for all processes of a kernel: what one builds there the next ones find."""
     scratch = Path(tempfile.mkdtemp(prefix="snakernel-"))
     try:
-        sandbox = Sandbox.plan(scratch, blob_folders(workloads, dataset), hidden=hidden)
-        candidate = Candidate(definition, workloads, kind=kind, dataset=dataset, sandbox=sandbox)
-        try:
-            yield candidate
-        finally:
-            candidate.close()
+        yield Sandbox.plan(scratch, blob_folders(workloads, dataset), hidden=hidden)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _ask(number: int, candidate: Candidate, command: str, *arguments: object, settings: Settings) -> dict:
+def _ask_both(candidates: list[Candidate], commands: list[tuple[Any, ...]], settings: Settings) -> None:
+    """Have both processes do something at the same time."""
+    allowances = [Allowance(settings.eval_timeout_s) for _ in candidates]
+    for number, (candidate, command) in enumerate(zip(candidates, commands, strict=True)):
+        with _told(number):
+            candidate.begin(*command, allowance=allowances[number])
+    for number, candidate in enumerate(candidates):
+        with _told(number):
+            candidate.finish(allowances[number])
+
+
+@contextlib.contextmanager
+def _told(number: int) -> Iterator[None]:
     try:
-        return candidate.request(command, *arguments, allowance=Allowance(settings.eval_timeout_s))
+        yield
     except (CandidateError, CandidateDied) as error:
         raise CannotCompare(number, str(error)) from None
 

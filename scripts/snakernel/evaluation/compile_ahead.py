@@ -18,6 +18,7 @@ from typing import Any
 from flashinfer_bench.data import Solution
 
 from snakernel.evaluation.candidate import Allowance, Candidate, CandidateDied, CandidateError
+from snakernel.evaluation.sandbox import remove_shared_memory
 
 PROCESSES = 2
 CORES_EACH = 4
@@ -29,11 +30,6 @@ GRACE_S = 0.1
 def processes() -> int:
     """How many processes this machine bears."""
     return min(PROCESSES, len(os.sched_getaffinity(0)) // CORES_EACH - 1)
-
-
-def tunes(solution: Solution) -> bool:
-    """Whether a kernel tells Triton to tune it: then there is much to compile."""
-    return any("triton.autotune" in source.content for source in solution.sources)
 
 
 class CompileAhead:
@@ -83,6 +79,7 @@ class CompileAhead:
         """Have them end; nobody waits for that."""
         for one in self._processes:
             one.end()
+            remove_shared_memory(one.pid)
 
     @staticmethod
     def _ask(process: Candidate, command: str, *arguments: Any) -> None:

@@ -37,7 +37,7 @@ from snakernel.evaluation.candidate import (
     pack_inputs,
     writable,
 )
-from snakernel.evaluation.compile_ahead import CompileAhead, processes, tunes
+from snakernel.evaluation.compile_ahead import CompileAhead, processes
 from snakernel.evaluation.expectations import DRAWN, Expectations
 from snakernel.evaluation.reference import definition_hash, timed_seeds
 from snakernel.evaluation.sandbox import Sandbox, blob_folders
@@ -207,7 +207,6 @@ def judge(
     """
     clock = Clock({"import": import_s})
     started, begun = datetime.now(UTC), time.perf_counter()
-    solution = None if standby else next_kernel()
     kind = "cpu" if settings.eval_backend == "cpu" else "cuda"
     scratch = Path(tempfile.mkdtemp(prefix="snakernel-"))
     try:
@@ -224,7 +223,7 @@ def judge(
                 memory_limit_gb=settings.memory_limit_gb,
             )
             candidate = fork()
-            ahead = CompileAhead(fork, processes() if kind == "cuda" and (standby or tunes(solution)) else 0)
+            ahead = CompileAhead(fork, processes() if standby and kind == "cuda" else 0)
             candidate.helpers = ahead.pids
         try:
             expectations = Expectations(
@@ -237,8 +236,8 @@ def judge(
                     expectations.make_first()
                     torch.cuda.empty_cache()  # others may need the memory meanwhile
                 ahead.finish_start(START_S)
-            if solution is None:
-                solution = next_kernel()
+            solution = next_kernel()
+            if standby:
                 clock = Clock({"import": import_s, "start": 0.0})
                 started, begun = datetime.now(UTC), time.perf_counter()
             kernel = source_of(solution)

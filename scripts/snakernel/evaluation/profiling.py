@@ -187,6 +187,9 @@ def read_log(text: str) -> list[ProfiledKernel]:
         cycles = _number(values.get(CYCLES))
         waits = [(_number(values.get(name.join(STALLED))) or 0.0, words) for name, words in WAITS.items()]
         if cycles:
+            # Counted in several runs of the kernel, which for a short one differ: shares of more than all say nothing.
+            issued = _number(values.get("selected".join(STALLED))) or 0.0
+            cycles = max(cycles, issued + sum(value for value, _ in waits))
             longest = sorted(waits, reverse=True)[:MAX_STALLS]
             kernel.stalls = {words: round(100 * value / cycles, 1) for value, words in longest if value}
         found.append(kernel)

@@ -363,7 +363,7 @@ class Comparison(Model):
     high: float
     """Upper end of it."""
     rounds: int
-    """Rounds; in each, every workload is timed for both kernels, in an order that is drawn."""
+    """Rounds; in each, every workload is timed for both kernels, in an order that is drawn and in new processes."""
 
 
 class Confirmation(Model):
