@@ -371,8 +371,9 @@ class Candidate:
                 taken = sum(one.memory_full_info().pss for one in family)
         except psutil.Error:
             return
-        if len(family) > MAX_PROCESSES:
-            fault = f"the kernel started {len(family) - 1} processes, over the limit of {MAX_PROCESSES}"
+        started = len(family) - 1 - len(self.helpers)
+        if started > MAX_PROCESSES:
+            fault = f"the kernel started {started} processes, over the limit of {MAX_PROCESSES}"
         elif taken > self._memory:
             fault = f"the kernel's processes take {taken / 1e9:.1f} GB of this machine's memory, over the limit of "
             fault += f"{self._memory / 1e9:.1f} GB"
