@@ -8,6 +8,7 @@ gives the device's own time, free of the host's launches. On the CPU it is the w
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -58,7 +59,8 @@ class Times:
     calls_ms: list[float] = field(default_factory=list)
     """Latency of each call, in milliseconds."""
     host_ms: list[float] = field(default_factory=list)
-    """The host's time to launch each call, in milliseconds; empty on the CPU."""
+    """The host's time to launch each call, in milliseconds (of warm-up calls where calls wait for the device); empty on
+    the CPU."""
     trailing_ms: float | None = None
     """How long the device still worked after the last event of a call, the least of a few calls; None on the CPU."""
 
@@ -82,7 +84,7 @@ class Timer:
         import torch
 
         self._clock, self._torch = time.perf_counter, torch
-        self._tight, self._times = _is_tight, Times
+        self._tight, self._median, self._times = _is_tight, statistics.median, Times
         self._timed = self._time_cuda if kind == "cuda" else self._time_cpu
         if kind == "cuda":
             event, base = torch.cuda.Event, torch._C._CudaEventBase
@@ -122,19 +124,21 @@ class Timer:
         self._synchronize()
         cycles_per_us = self._cycles_per_us()
         begun = clock()
-        queue, launch_us = QUEUE, 0.0
+        queue = QUEUE
+        launches_ms: list[float] = []
         for number in range(warmup_runs):
             arguments = contents.prepare(number - warmup_runs, False)
             self._synchronize()
             start = clock()
             call(arguments)
-            launch_us = (clock() - start) * 1e6
+            launches_ms.append((clock() - start) * 1e3)
             self._synchronize()
             # A slow call shows its length here; a fast one is queued with others below, where its length is hidden.
             queue = max(1, min(QUEUE, int(QUEUED_S / (clock() - start))))
             if clock() - begun > budget_s / 2:
                 break
         # The device must still be asleep when the host has launched everything; the last warm-up call compiled nothing.
+        launch_us = 1e3 * launches_ms[-1] if launches_ms else 0.0
         sleep_cycles = int(min(max(SLEEP_US, 1.5 * launch_us), MAX_SLEEP_US) * cycles_per_us)
         begun = clock()
         ending, index = False, 0
@@ -156,6 +160,9 @@ class Timer:
             self._synchronize()
             times.calls_ms += [self._elapsed(first, last) for first, last in pairs]
             ending = index >= iterations or clock() - begun > budget_s or self._tight(times.calls_ms)
+        if launches_ms and self._median(times.host_ms) > sleep_cycles / cycles_per_us / 1e3:
+            # A call that waits for the device waits for the sleep too: its own time is that of a warm-up call.
+            times.host_ms = launches_ms
         times.trailing_ms = min(self._trailing_ms(call, contents) for _ in range(TRAILING_CALLS))
         return times
 

@@ -1,0 +1,90 @@
+"""How calls on a device are timed, on a device that is made up: host and device each have a clock of their own."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from snakernel.evaluation.timing import MIN_CALLS, Timer, Times
+
+LAUNCH_S, KERNEL_S = 30e-6, 50e-6
+
+
+class Device:
+    """Work is queued, each piece for a launch of the host's time; times in seconds."""
+
+    def __init__(self) -> None:
+        self.now = self.idle = 0.0
+
+    def queue(self, seconds: float) -> None:
+        self.now += LAUNCH_S
+        self.idle = max(self.idle, self.now) + seconds
+
+    def wait(self) -> None:
+        self.now = max(self.now, self.idle)
+
+    def record(self, event: SimpleNamespace, _stream: object) -> None:
+        self.idle = event.at = max(self.idle, self.now)
+
+
+@pytest.fixture
+def device() -> Device:
+    return Device()
+
+
+@pytest.fixture
+def timer(device: Device) -> Timer:
+    made = Timer("cpu")
+    made._clock = lambda: device.now
+    made._torch = SimpleNamespace(empty=lambda *_, **__: None, int8=None)
+    made._event, made._stream = SimpleNamespace, lambda: None
+    made._record = device.record
+    made._elapsed = lambda first, last: (last.at - first.at) * 1e3
+    made._wait = lambda event: setattr(device, "now", max(device.now, event.at))
+    made._synchronize = device.wait
+    made._sleep = lambda cycles: device.queue(cycles / 1e9)
+    made._zero = lambda _: device.queue(80e-6)
+    made._timed = made._time_cuda
+    return made
+
+
+def time(timer: Timer, call, *, warmup_runs: int = 10) -> Times:
+    contents = SimpleNamespace(pending=False, prepare=lambda number, ending: [], keep=lambda result: None)
+    return timer.time(call, contents, warmup_runs=warmup_runs, iterations=100, budget_s=2.0)
+
+
+@pytest.mark.parametrize("warmup_runs", [0, 10])
+def test_the_hosts_launches_are_not_in_the_devices_time(timer: Timer, device: Device, warmup_runs: int) -> None:
+    times = time(timer, lambda _: [device.queue(KERNEL_S) for _ in range(3)], warmup_runs=warmup_runs)
+    assert len(times.calls_ms) == MIN_CALLS
+    assert times.calls_ms == pytest.approx([3 * KERNEL_S * 1e3] * MIN_CALLS)
+    assert times.host_ms == pytest.approx([3 * LAUNCH_S * 1e3] * len(times.host_ms))
+    assert times.trailing_ms == pytest.approx(0)
+
+
+def test_the_sleep_before_a_call_is_not_in_the_host_time_of_a_call_that_waits_for_the_device(
+    timer: Timer, device: Device
+) -> None:
+    def waits(_: object) -> None:
+        device.queue(KERNEL_S)
+        device.wait()
+
+    times = time(timer, waits)
+    assert times.calls_ms == pytest.approx([KERNEL_S * 1e3] * MIN_CALLS)
+    assert times.host_ms == pytest.approx([(LAUNCH_S + KERNEL_S) * 1e3] * len(times.host_ms))
+
+
+def test_work_beside_the_sleep_is_in_the_host_time_of_the_calls_that_do_it(timer: Timer, device: Device) -> None:
+    def beside(_: object) -> None:
+        device.now += 2 * KERNEL_S if device.idle > device.now else LAUNCH_S  # less in a warm-up call
+
+    assert time(timer, beside).host_ms == pytest.approx([2 * KERNEL_S * 1e3] * MIN_CALLS)
+
+
+def test_work_on_a_stream_that_nobody_waits_for_is_told(timer: Timer, device: Device) -> None:
+    def aside(_: object) -> None:
+        ends = max(device.idle, device.now) + KERNEL_S
+        device.wait = lambda: setattr(device, "now", max(device.now, device.idle, ends))
+        timer._synchronize = device.wait
+
+    assert time(timer, aside).trailing_ms == pytest.approx(KERNEL_S * 1e3)
