@@ -74,6 +74,21 @@ def test_the_sleep_before_a_call_is_not_in_the_host_time_of_a_call_that_waits_fo
     assert times.host_ms == pytest.approx([(LAUNCH_S + KERNEL_S) * 1e3] * len(times.host_ms))
 
 
+def test_a_first_call_that_compiles_takes_nothing_from_the_others(timer: Timer, device: Device) -> None:
+    slept: list[float] = []
+
+    def compiles(_: object) -> None:
+        device.now += 0 if device.now > 3 else 3.0
+        device.queue(KERNEL_S)
+
+    sleep = timer._sleep
+    timer._sleep = lambda cycles: (slept.append(cycles / 1e9), sleep(cycles))
+    times = time(timer, compiles)
+    assert times.calls_ms == pytest.approx([KERNEL_S * 1e3] * MIN_CALLS)
+    assert times.host_ms == pytest.approx([LAUNCH_S * 1e3] * MIN_CALLS)
+    assert max(slept) == pytest.approx(200e-6)
+
+
 def test_work_beside_the_sleep_is_in_the_host_time_of_the_calls_that_do_it(timer: Timer, device: Device) -> None:
     def beside(_: object) -> None:
         device.now += 2 * KERNEL_S if device.idle > device.now else LAUNCH_S  # less in a warm-up call

@@ -1,9 +1,9 @@
 """Processes that compile variants of a Triton kernel while the one that runs it compiles another.
 
 Triton compiles a kernel anew for other constants, for numbers that are 1 or multiples of 16, and for each configuration
-that it tunes among: at the kernel's call that needs it, one after the other, half a second each. Here further processes
-of the candidate make these calls on all workloads at once, without launching anything, and what they compile lies in
-the cache that all of them share. Each variant is compiled by one process; who runs the kernel waits for it, if it must.
+that it tunes among: one after the other, each at the call that needs it. Here further processes of the candidate make
+these calls on all workloads at once, without launching anything, and what they compile lies in the cache that all of
+them share. Each variant is compiled by one process; who runs the kernel waits for it, if it must.
 """
 
 from __future__ import annotations
