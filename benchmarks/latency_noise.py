@@ -5,9 +5,8 @@
 
 The first judges each FOLDER/{definition}.py many times, each time in a process of its own, and prints the coefficient
 of variation of each workload's latency, ours beside flashinfer-bench's (at its default settings); with 0 evaluations
-of the one, only the other's. The second times a
-kernel against itself, and against one that does the work of 3 % more rows, in turns, on the largest workload, and
-counts how often the answer is right.
+of the one, only the other's. The second times a kernel against itself, and against one that does the work of 3 % more
+rows, in turns, on the largest workload, and counts how often the answer is right.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def test_a_correct_kernel_is_profiled_and_stays_confined(bench: Bench) -> None:
         assert not judged.profile.error
         kernel = judged.profile.kernels[0]
         assert kernel.time_us > 0 and kernel.memory > 0 and kernel.dram > 0 and kernel.compute is not None
-        assert kernel.stalls and sum(kernel.stalls.values()) < 100.2
+        assert kernel.stalls and sum(kernel.stalls.values()) < 100
     assert bench.judge().profile is None
 
 

@@ -54,7 +54,6 @@ def compare(
     settings: Settings,
     dataset: Path,
     *,
-    rounds: int = ROUNDS,
     hidden: list[Path],
 ) -> Ratio:
     """Time two kernels in turns. Both must be known to be correct: nothing is checked here.
@@ -69,7 +68,6 @@ def compare(
         solutions: the two kernels.
         settings: calls, limits, device and seed.
         dataset: where blobs are.
-        rounds: at least 2, and at most that many.
         hidden: folders that they must not see.
 
     Raises:
@@ -81,7 +79,7 @@ def compare(
     begun = time.monotonic()
     with contextlib.ExitStack() as stack:
         sandboxes = [stack.enter_context(_sandbox(workloads, dataset, hidden)) for _ in solutions]
-        while len(logs) < min(rounds, MIN_ROUNDS) or (len(logs) < rounds and time.monotonic() - begun < BUDGET_S):
+        while len(logs) < MIN_ROUNDS or (len(logs) < ROUNDS and time.monotonic() - begun < BUDGET_S):
             with contextlib.ExitStack() as processes:
                 candidates = []
                 for sandbox in sandboxes:

@@ -29,7 +29,7 @@ GRACE_S = 0.1
 
 def processes() -> int:
     """How many processes this machine bears."""
-    return min(PROCESSES, len(os.sched_getaffinity(0)) // CORES_EACH - 1)
+    return max(0, min(PROCESSES, len(os.sched_getaffinity(0)) // CORES_EACH - 1))
 
 
 class CompileAhead:
