@@ -123,7 +123,7 @@ def compare(
         raise UserError(f"{(kernel, other)[told['failed']]}: failed when it was timed: {told['error']}")
     faster = f"{kernel} is faster" if told["low"] > 1 else f"{other} is faster" if told["high"] < 1 else "no difference"
     print(
-        f"latency of {other} / {kernel}: {told['ratio']:.4f}, 95 % interval {told['low']:.4f} to {told['high']:.4f} "
+        f"latency of {other} / {kernel}: {told['ratio']:.4f}, 99 % interval {told['low']:.4f} to {told['high']:.4f} "
         f"({told['rounds']} rounds in turns): {faster}"
     )
     return 0

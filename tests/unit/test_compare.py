@@ -60,3 +60,19 @@ def test_a_kernel_that_fails_when_it_is_timed_is_named(in_turns) -> None:
     with pytest.raises(CannotCompare, match="on purpose") as told:
         in_turns(honest_but("raise ValueError('on purpose')"), 0.0)
     assert told.value.args[0] == 1
+
+
+def test_the_two_take_turns_in_who_is_there_first(in_turns, monkeypatch: pytest.MonkeyPatch) -> None:
+    from snakernel.evaluation import compare
+
+    scratches: list[Path] = []
+
+    class Noted(compare.Candidate):
+        def __init__(self, *arguments, sandbox, **more):
+            scratches.append(sandbox.scratch)
+            super().__init__(*arguments, sandbox=sandbox, **more)
+
+    monkeypatch.setattr(compare, "Candidate", Noted)
+    in_turns(HONEST, 0.0)
+    first, second = scratches[:2]
+    assert scratches == [first, second, second, first] * 2

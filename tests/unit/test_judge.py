@@ -40,6 +40,21 @@ def test_an_honest_kernel_passes(judged) -> None:
         assert one.latency.low_ms <= one.latency.median_ms <= one.latency.high_ms
 
 
+@pytest.mark.parametrize(
+    ("host_ms", "waits", "told"),
+    [(0.01, False, []), (0.2, False, ["longer to launch"]), (0.2, True, ["host waits for the device"])],
+)
+def test_what_the_host_does_in_a_call_is_noted(judged, host_ms: float, waits: bool, told: list[str]) -> None:
+    from snakernel.evaluation.judge import _notes
+    from snakernel.evaluation.verdict import Latency
+
+    workloads = judged(HONEST).workloads
+    workloads[0].latency = Latency.of([0.1], [host_ms], waits=waits)
+    notes = _notes(workloads)
+    assert len(notes) == len(told)
+    assert all(one in note and "on 1 of 1 workloads" in note for one, note in zip(told, notes, strict=True))
+
+
 def test_destination_passing_style_is_read_off_the_signature(judged) -> None:
     kernel = HONEST.replace(
         "def run(hidden_states, weight):\n    y = torch.empty_like(hidden_states)\n",

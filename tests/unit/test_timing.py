@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 
 import pytest
-from snakernel.evaluation.timing import MIN_CALLS, Timer, Times
+from snakernel.evaluation.timing import MIN_CALLS, MIN_SHORT_CALLS, Timer, Times
 
 LAUNCH_S, KERNEL_S = 30e-6, 50e-6
 
@@ -70,8 +71,25 @@ def test_the_sleep_before_a_call_is_not_in_the_host_time_of_a_call_that_waits_fo
         device.wait()
 
     times = time(timer, waits)
+    assert times.waits
     assert times.calls_ms == pytest.approx([KERNEL_S * 1e3] * MIN_CALLS)
     assert times.host_ms == pytest.approx([(LAUNCH_S + KERNEL_S) * 1e3] * len(times.host_ms))
+
+
+def test_a_call_that_the_host_launches_for_long_does_not_wait(timer: Timer, device: Device) -> None:
+    def long(_: object) -> None:
+        device.now += 5e-3
+        device.queue(KERNEL_S)
+
+    times = time(timer, long)
+    assert not times.waits
+    assert times.host_ms == pytest.approx([(5e-3 + LAUNCH_S) * 1e3] * len(times.host_ms))
+
+
+def test_short_calls_and_those_that_vary_are_made_more_often(timer: Timer, device: Device) -> None:
+    assert len(time(timer, lambda _: device.queue(5e-6)).calls_ms) == MIN_SHORT_CALLS
+    lengths = itertools.cycle([50e-6, 60e-6, 70e-6])
+    assert len(time(timer, lambda _: device.queue(next(lengths))).calls_ms) > MIN_SHORT_CALLS
 
 
 def test_a_first_call_that_compiles_takes_nothing_from_the_others(timer: Timer, device: Device) -> None:
@@ -93,7 +111,7 @@ def test_work_beside_the_sleep_is_in_the_host_time_of_the_calls_that_do_it(timer
     def beside(_: object) -> None:
         device.now += 2 * KERNEL_S if device.idle > device.now else LAUNCH_S  # less in a warm-up call
 
-    assert time(timer, beside).host_ms == pytest.approx([2 * KERNEL_S * 1e3] * MIN_CALLS)
+    assert time(timer, beside).host_ms == pytest.approx([2 * KERNEL_S * 1e3] * MIN_SHORT_CALLS)
 
 
 def test_work_on_a_stream_that_nobody_waits_for_is_told(timer: Timer, device: Device) -> None:

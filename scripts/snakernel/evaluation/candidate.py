@@ -198,14 +198,15 @@ class Candidate:
         finally:
             allowance.seconds -= time.monotonic() - begun
 
-    def has_answered(self) -> bool:
-        """Whether :meth:`finish` need not wait: there is an answer, or the process is gone."""
+    def has_answered(self, seconds: float = 0.0) -> bool:
+        """Whether :meth:`finish` need not wait, some seconds from now at the latest: there is an answer, or the process
+        is gone."""
         if self._exit is not None:
             return True
         poller = select.poll()
         for descriptor in (self._connection.fileno(), self._pidfd):
             poller.register(descriptor, select.POLLIN)
-        return bool(poller.poll(0))
+        return bool(poller.poll(seconds * 1e3))
 
     def finish(self, allowance: Allowance) -> dict[str, Any]:
         """Wait for the answer to the last command; the time that takes goes off the allowance.
@@ -545,6 +546,7 @@ def _serve(
         if command == "start_ahead":
             torch.cuda.set_per_process_memory_fraction(AHEAD_SHARE)
             torch.randn(1, device=drawing.device_name(kind))
+            _load_builders()
             return {}
         if command == "build":
             from flashinfer_bench.compile import BuilderRegistry
@@ -668,11 +670,17 @@ def unpack_inputs(packed: bytes) -> list[Any]:
 def _start_cuda() -> None:
     """Start CUDA, and use once what is used around every kernel's calls: a device loads its functions at first use."""
     import torch
-    from flashinfer_bench.compile import BuilderRegistry
 
     values = [torch.randn(64, 64, dtype=torch.bfloat16, device=drawing.device_name("cuda"))]
     drawing.poison(4096, values)
     drawing.checksums(values)
+    _load_builders()
+
+
+def _load_builders() -> None:
+    """Use once what builds a kernel."""
+    from flashinfer_bench.compile import BuilderRegistry
+
     with contextlib.suppress(Exception):  # another Triton: a kernel's first call does it then
         from triton.runtime import driver
 

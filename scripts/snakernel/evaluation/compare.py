@@ -25,8 +25,9 @@ from snakernel.evaluation.verdict import Settings
 ROUNDS, MIN_ROUNDS = 8, 4
 BUDGET_S = 60.0
 """After this time there is no further round, once there are MIN_ROUNDS: some kernels take minutes to build or tune."""
-# Quantiles of Student's t for two-sided 95 %, by degrees of freedom.
-_T = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120)
+# Quantiles of Student's t for two-sided 99 %, by degrees of freedom. With 95 %, one comparison of equal kernels in
+# twenty would find a difference, and a task has several.
+_T = (63.66, 9.925, 5.841, 4.604, 4.032, 3.707, 3.499)
 
 
 class CannotCompare(Exception):
@@ -40,7 +41,7 @@ class Ratio:
     ratio: float
     """Geometric mean over workloads and rounds."""
     low: float
-    """Lower end of the 95 % interval over the rounds."""
+    """Lower end of the 99 % interval over the rounds."""
     high: float
     """Upper end of it."""
     rounds: int
@@ -59,8 +60,9 @@ def compare(
     """Time two kernels in turns. Both must be known to be correct: nothing is checked here.
 
     In each round, each kernel has a new process: the latency of one kernel differs from one process to another by more
-    than it does within one, so that rounds in the same two processes would tell of these and not of the kernels. CUDA
-    must not have been started in this process, which they are forked from.
+    than it does within one, so that rounds in the same two processes would tell of these and not of the kernels. Which
+    of the two processes is there first, and has the device's memory first, takes turns. CUDA must not have been started
+    in this process, which they are forked from.
 
     Args:
         definition: what they compute.
@@ -80,20 +82,24 @@ def compare(
     with contextlib.ExitStack() as stack:
         sandboxes = [stack.enter_context(_sandbox(workloads, dataset, hidden)) for _ in solutions]
         while len(logs) < MIN_ROUNDS or (len(logs) < ROUNDS and time.monotonic() - begun < BUDGET_S):
-            with contextlib.ExitStack() as processes:
-                candidates = []
-                for sandbox in sandboxes:
-                    candidates.append(Candidate(definition, workloads, kind=kind, dataset=dataset, sandbox=sandbox))
-                    processes.callback(candidates[-1].close)
-                _ask_both(candidates, [("start",), ("start",)], settings)
-                _ask_both(candidates, [("build", solution) for solution in solutions], settings)
-                logs.append(_round(candidates, workloads, settings, order))
+            candidates = {}
+            for number in (0, 1) if len(logs) % 2 else (1, 0):
+                sandbox = sandboxes[number]
+                candidates[number] = Candidate(definition, workloads, kind=kind, dataset=dataset, sandbox=sandbox)
+                stack.callback(candidates[number].close)
+            _ask_both(candidates, [("start",), ("start",)], settings)
+            _ask_both(candidates, [("build", solution) for solution in solutions], settings)
+            logs.append(_round(candidates, workloads, settings, order))
+            for candidate in candidates.values():
+                candidate.end()  # which takes CUDA a while: the next ones start meanwhile
     mean = statistics.fmean(logs)
-    reach = _T[min(len(logs) - 2, len(_T) - 1)] * statistics.stdev(logs) / math.sqrt(len(logs))
+    reach = _T[len(logs) - 2] * statistics.stdev(logs) / math.sqrt(len(logs))
     return Ratio(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach), len(logs))
 
 
-def _round(candidates: list[Candidate], workloads: list[Workload], settings: Settings, order: random.Random) -> float:
+def _round(
+    candidates: dict[int, Candidate], workloads: list[Workload], settings: Settings, order: random.Random
+) -> float:
     """Time every workload for both kernels, in an order that is drawn; returns the mean logarithm of the ratio."""
     ratios = []
     for index, workload in order.sample(list(enumerate(workloads)), len(workloads)):
@@ -119,13 +125,13 @@ def _sandbox(workloads: list[Workload], dataset: Path, hidden: list[Path]) -> It
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _ask_both(candidates: list[Candidate], commands: list[tuple[Any, ...]], settings: Settings) -> None:
+def _ask_both(candidates: dict[int, Candidate], commands: list[tuple[Any, ...]], settings: Settings) -> None:
     """Have both processes do something at the same time."""
     allowances = [Allowance(settings.eval_timeout_s) for _ in candidates]
-    for number, (candidate, command) in enumerate(zip(candidates, commands, strict=True)):
+    for number, candidate in candidates.items():
         with _told(number):
-            candidate.begin(*command, allowance=allowances[number])
-    for number, candidate in enumerate(candidates):
+            candidate.begin(*commands[number], allowance=allowances[number])
+    for number, candidate in candidates.items():
         with _told(number):
             candidate.finish(allowances[number])
 

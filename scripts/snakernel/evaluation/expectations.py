@@ -75,9 +75,10 @@ class Expectations:
         made = drawing.draw_expected(self._definition, workload, seed, self._kind, self._dataset)
         return made.expected, made.inputs if self.needs_inputs else list(DRAWN)
 
-    def make_ahead(self, enough: Callable[[], bool]) -> None:
-        """Make what will be needed next, until ``enough`` says so."""
-        deadline = time.monotonic() + AHEAD_S
+    def make_ahead(self, enough: Callable[[], bool], seconds: float = AHEAD_S) -> None:
+        """Make what will be needed next, until ``enough`` says so, for some seconds at most; the first time, compare it
+        too: that loads what all others use."""
+        deadline = time.monotonic() + seconds
         while not enough() and time.monotonic() < deadline and self._kept_bytes < AHEAD_BYTES:
             key = next(self._ahead, None)
             if key is None:
@@ -88,10 +89,6 @@ class Expectations:
             self._kept_bytes += self._records[key[0]].output_bytes
             if not self._compared:
                 self._compare(self._kept[key])
-
-    def make_first(self) -> None:
-        """Make one, and compare it: that loads what all others use."""
-        self.make_ahead(lambda: self._compared)
 
     def forget(self, index: int) -> None:
         """Drop what was kept of a workload, and of those before it."""

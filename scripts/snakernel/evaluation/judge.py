@@ -71,6 +71,10 @@ TRAILING_MS, TRAILING_SHARE = 0.1, 0.1
 """Waiting for an idle device takes the host some microseconds, at times tens of them, hence the first."""
 START_S = 60.0
 """Seconds that CUDA may take to start in the candidate's process."""
+IMPORT_S = 0.05
+"""Importing a kernel of which nothing is built takes less: it is waited for, since what is made ahead may take more."""
+STANDBY_S = 0.5
+"""Seconds in which a standby makes expected outputs; others wait for the device meanwhile."""
 PACE_MS, PACE_FACTOR, PACE_SLACK_MS, PACE_TRIES = 2.0, 2.0, 0.05, 3
 
 
@@ -116,9 +120,11 @@ class RemoteRunnable:
         self._kept: tuple[dict[str, Any], int] | None = None
 
     def run_ahead(self, commands: list[tuple[Any, ...]]) -> None:
-        """Begin the first of some commands; each call on :data:`DRAWN` gets the next one's outputs."""
-        self._ahead = list(commands)
-        self._begin()
+        """Begin the first of some commands; each call on :data:`DRAWN` gets the next one's outputs. The second time
+        nothing is done."""
+        if not self._begun:
+            self._ahead = list(commands)
+            self._begin()
 
     def give(self, answer: dict[str, Any], slot: int) -> None:
         """Have the next call on :data:`DRAWN` get outputs that were kept when the kernel was timed."""
@@ -233,7 +239,7 @@ def judge(
                 ahead.start()
                 device = _start(candidate, reference, definition, kind)
                 if standby:
-                    expectations.make_first()
+                    expectations.make_ahead(lambda: False, STANDBY_S)
                     torch.cuda.empty_cache()  # others may need the memory meanwhile
                 ahead.finish_start(START_S)
             solution = next_kernel()
@@ -331,7 +337,8 @@ def _judge_workloads(
     """
     try:
         with clock.part("build"):
-            expectations.make_ahead(candidate.has_answered)
+            if not candidate.has_answered(IMPORT_S):
+                expectations.make_ahead(candidate.has_answered)
             candidate.finish(build)
     except CandidateTimeout:
         return [], (Status.TIMEOUT, f"importing the kernel took more than {settings.eval_timeout_s:g} s")
@@ -349,10 +356,10 @@ def _judge_workloads(
         )
         for workload, record in zip(workloads, reference.workloads, strict=True)
     ]
+    remotes = [RemoteRunnable(candidate, definition, Allowance(settings.eval_timeout_s)) for _ in workloads]
     for index, (workload, record, result) in enumerate(zip(workloads, reference.workloads, results, strict=True)):
         result.error = ""
-        allowance = Allowance(settings.eval_timeout_s)
-        remote = RemoteRunnable(candidate, definition, allowance)
+        remote = remotes[index]
         check = partial(_check, remote, result, definition, settings, kind, partial(expectations.of, index))
         try:
             with clock.part("check"):
@@ -362,8 +369,11 @@ def _judge_workloads(
             if result.status is Status.PASSED:
                 with clock.part("time"):
                     draws = [] if expectations.needs_inputs else _draws_to_check(settings)
-                    kept = _time(candidate, result, workload, index, draws, settings, allowance)
+                    kept = _time(candidate, result, workload, index, draws, settings, remote.allowance)
                 with clock.part("check"):
+                    if index + 1 < len(workloads) and not expectations.needs_inputs:
+                        with contextlib.suppress(CandidateDied):  # the next workload says so
+                            _run_draws(remotes[index + 1], index + 1, workloads[index + 1], settings)
                     for slot, (draw, answer) in enumerate(kept, 1):
                         remote.give(answer, slot)
                         if result.status is Status.PASSED:
@@ -403,17 +413,22 @@ def _check_draws(
         # The sampling evaluator draws a distribution from one set of inputs: more sets would take minutes each.
         check(0)
         return
-    draws = range(settings.num_trials)
-    remote.run_ahead([("run", index, drawing.draw_seed(settings.seed, workload, draw)) for draw in draws])
+    _run_draws(remote, index, workload, settings)
     try:
         meanwhile()
-        for draw in draws:
+        for draw in range(settings.num_trials):
             expectations.make_ahead(remote.candidate.has_answered)
             check(draw)
             if result.status is not Status.PASSED:
                 break
     finally:
         remote.drain()
+
+
+def _run_draws(remote: RemoteRunnable, index: int, workload: Workload, settings: Settings) -> None:
+    """Have the candidate's process begin with the draws of a workload, if it has not."""
+    seeds = [drawing.draw_seed(settings.seed, workload, draw) for draw in range(settings.num_trials)]
+    remote.run_ahead([("run", index, seed) for seed in seeds])
 
 
 def _check(
@@ -500,7 +515,7 @@ def _time(
     )
     try:
         calls_ms, host_ms = ([float(value) for value in answer[key]] for key in ("calls_ms", "host_ms"))
-        trailing_ms = float(answer["trailing_ms"] or 0)
+        trailing_ms, waits = float(answer["trailing_ms"] or 0), bool(answer.get("waits"))
         kept = [(draw, dict(one)) for (_, draw), one in zip(checks, answer["kept"], strict=True)]
     except (LookupError, TypeError, ValueError, OverflowError):
         raise candidate.unreadable() from None
@@ -510,7 +525,7 @@ def _time(
         or not all(0 <= value < math.inf for value in [*host_ms, trailing_ms])
     ):
         raise candidate.unreadable()
-    result.latency = Latency.of(calls_ms, host_ms)
+    result.latency = Latency.of(calls_ms, host_ms, waits=waits)
     if trailing_ms > max(TRAILING_MS, TRAILING_SHARE * result.latency.median_ms):
         result.status = Status.REJECTED
         result.error = (
@@ -534,7 +549,7 @@ def _check_pace(candidate: Candidate, result: WorkloadResult, allowance: Allowan
     """
     assert result.latency is not None and result.latency.host_ms is not None
     told = max(result.latency.median_ms, result.latency.host_ms)
-    few, many = 2, 2 + max(4, min(200, int(PACE_MS / told)))
+    few, many = 1, 1 + max(2, min(200, int(PACE_MS / told)))
     limit, pace = PACE_FACTOR * told + PACE_SLACK_MS, math.inf
     for _ in range(PACE_TRIES):
         seconds = []
@@ -575,13 +590,21 @@ def _kernels(candidate: Candidate) -> list[CompiledKernel]:
 
 def _notes(results: list[WorkloadResult]) -> list[str]:
     timed = [one.latency for one in results if one.latency is not None and one.latency.host_ms is not None]
-    slow = sum(one.host_ms > one.median_ms for one in timed)
-    if not slow:
-        return []
-    return [
-        f"the host takes longer to launch a call than the device to run it on {slow} of {len(timed)} workloads: a "
-        "caller that captures no CUDA graph waits for the host"
-    ]
+    waiting = sum(one.waits for one in timed)
+    slow = sum(one.host_ms > one.median_ms and not one.waits for one in timed)
+    notes = []
+    if waiting:
+        notes.append(
+            f"the host waits for the device in a call on {waiting} of {len(timed)} workloads (a synchronisation, a "
+            "copy to the host, a value read from a tensor): its way back is part of the latency, and no CUDA graph "
+            "captures it"
+        )
+    if slow:
+        notes.append(
+            f"the host takes longer to launch a call than the device to run it on {slow} of {len(timed)} workloads: a "
+            "caller that captures no CUDA graph waits for the host"
+        )
+    return notes
 
 
 def _check_reference(reference: Reference, definition: Definition, device: Any) -> None:

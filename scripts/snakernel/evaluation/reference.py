@@ -92,7 +92,7 @@ def measure_reference(
                 iterations=settings.iterations,
                 budget_s=settings.timing_budget_s,
             )
-        latency = Latency.of(times.calls_ms, times.host_ms)
+        latency = Latency.of(times.calls_ms, times.host_ms, waits=times.waits)
         record = ReferenceWorkload(
             uuid=workload.uuid,
             axes=workload.axes,

@@ -30,11 +30,14 @@ QUEUE = 8
 """Calls whose events are read together, so that the host runs ahead of the device."""
 QUEUED_S = 0.02
 """Slow calls are queued fewer at a time, so that they notice their budget early."""
-MIN_CALLS = 24
+MIN_CALLS, MIN_SHORT_CALLS, SHORT_MS = 8, 24, 0.02
+"""So many calls are made, and so many of those that take less than SHORT_MS: the first few of these are further from
+the rest."""
 TIGHT, TIGHT_MS = 0.01, 0.00015
-"""From MIN_CALLS on, no further call is begun when the interval of the median is within this share of it to each side,
-or within these milliseconds: by as much a latency differs from one process to another (H200), which no call helps."""
-TRAILING_CALLS = 5
+"""Then no further call is begun when the interval of the median is within this share of it to each side, or within
+these milliseconds: by as much a latency differs from one process to another (H200), which no call helps."""
+TRAILING_CALLS, TRAILING_MS = 5, 0.05
+"""A call after which the device works on for less is enough: it takes the host some microseconds to see it idle."""
 
 
 class Contents(Protocol):
@@ -61,6 +64,8 @@ class Times:
     host_ms: list[float] = field(default_factory=list)
     """The host's time to launch each call, in milliseconds (of warm-up calls where calls wait for the device); empty on
     the CPU."""
+    waits: bool = False
+    """The host waits for the device in a call, so that its way back is part of the latency."""
     trailing_ms: float | None = None
     """How long the device still worked after the last event of a call, the least of a few calls; None on the CPU."""
 
@@ -162,10 +167,14 @@ class Timer:
             self._synchronize()
             times.calls_ms += [self._elapsed(first, last) for first, last in pairs]
             ending = index >= iterations or clock() - begun > budget_s or self._tight(times.calls_ms)
-        if launches_ms and self._median(times.host_ms) > sleep_cycles / cycles_per_us / 1e3:
+        sleep_ms = sleep_cycles / cycles_per_us / 1e3
+        if launches_ms and self._median(times.host_ms) > self._median(launches_ms) + sleep_ms / 2:
             # A call that waits for the device waits for the sleep too: its own time is that of a warm-up call.
-            times.host_ms = launches_ms
-        times.trailing_ms = min(self._trailing_ms(call, contents) for _ in range(TRAILING_CALLS))
+            times.waits, times.host_ms = True, launches_ms
+        times.trailing_ms = self._trailing_ms(call, contents)
+        for _ in range(TRAILING_CALLS - 1):
+            if times.trailing_ms > TRAILING_MS:
+                times.trailing_ms = min(times.trailing_ms, self._trailing_ms(call, contents))
         return times
 
     def _trailing_ms(self, call: Call, contents: Contents) -> float:
@@ -196,4 +205,6 @@ def _is_tight(calls_ms: Sequence[float]) -> bool:
     if len(calls_ms) < MIN_CALLS:
         return False
     middle, low, high = median_interval(calls_ms)
+    if middle < SHORT_MS and len(calls_ms) < MIN_SHORT_CALLS:
+        return False
     return high - low <= 2 * max(TIGHT * middle, TIGHT_MS)

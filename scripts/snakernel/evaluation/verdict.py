@@ -52,9 +52,11 @@ class Latency(Model):
     """Timed calls."""
     host_ms: float | None = None
     """Median time that the host needs to launch a call, in milliseconds; None on the CPU, where it is the latency."""
+    waits: bool = False
+    """The host waits for the device in a call: its way back is part of the latency."""
 
     @classmethod
-    def of(cls, calls_ms: list[float], host_ms: list[float] | None = None) -> Latency:
+    def of(cls, calls_ms: list[float], host_ms: list[float] | None = None, *, waits: bool = False) -> Latency:
         """Summarise timed calls, in milliseconds.
 
         The interval is :func:`snakernel.evaluation.timing.median_interval`.
@@ -66,6 +68,7 @@ class Latency(Model):
             high_ms=high,
             calls=len(calls_ms),
             host_ms=statistics.median(host_ms) if host_ms else None,
+            waits=waits,
         )
 
 
