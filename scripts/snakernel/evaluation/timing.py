@@ -31,13 +31,14 @@ QUEUE = 8
 QUEUED_S = 0.02
 """Slow calls are queued fewer at a time, so that they notice their budget early."""
 MIN_CALLS, MIN_SHORT_CALLS, SHORT_MS = 8, 24, 0.02
-"""So many calls are made, and so many of those that take less than SHORT_MS: the first few of these are further from
-the rest."""
+"""So many calls are made at least, and so many of those that take less than SHORT_MS, of which 8 were too few to repeat
+from one process to another (docs/evaluation.md)."""
 TIGHT, TIGHT_MS = 0.01, 0.00015
 """Then no further call is begun when the interval of the median is within this share of it to each side, or within
 these milliseconds: by as much a latency differs from one process to another (H200), which no call helps."""
-TRAILING_CALLS, TRAILING_MS = 5, 0.05
-"""A call after which the device works on for less is enough: it takes the host some microseconds to see it idle."""
+TRAILING_CALLS, SETTLED_MS = 5, 0.05
+"""After so many calls at most it is looked at whether the device works on; one after which it does for less is enough,
+since it takes the host some microseconds to see it idle."""
 
 
 class Contents(Protocol):
@@ -173,7 +174,7 @@ class Timer:
             times.waits, times.host_ms = True, launches_ms
         times.trailing_ms = self._trailing_ms(call, contents)
         for _ in range(TRAILING_CALLS - 1):
-            if times.trailing_ms > TRAILING_MS:
+            if times.trailing_ms > SETTLED_MS:
                 times.trailing_ms = min(times.trailing_ms, self._trailing_ms(call, contents))
         return times
 
