@@ -31,8 +31,8 @@ QUEUE = 8
 QUEUED_S = 0.02
 """Slow calls are queued fewer at a time, so that they notice their budget early."""
 MIN_CALLS, MIN_SHORT_CALLS, SHORT_MS = 8, 24, 0.02
-"""So many calls are made at least, and so many of those that take less than SHORT_MS, of which 8 were too few to repeat
-from one process to another (docs/evaluation.md)."""
+"""So many calls are made at least, and so many of those that take less than SHORT_MS: with 8 of these, latencies varied
+by more from one process to another than with 24, on another machine (docs/evaluation.md, Noise)."""
 TIGHT, TIGHT_MS = 0.01, 0.00015
 """Then no further call is begun when the interval of the median is within this share of it to each side, or within
 these milliseconds: by as much a latency differs from one process to another (H200), which no call helps."""
@@ -172,10 +172,10 @@ class Timer:
         if launches_ms and self._median(times.host_ms) > self._median(launches_ms) + sleep_ms / 2:
             # A call that waits for the device waits for the sleep too: its own time is that of a warm-up call.
             times.waits, times.host_ms = True, launches_ms
-        times.trailing_ms = self._trailing_ms(call, contents)
-        for _ in range(TRAILING_CALLS - 1):
-            if times.trailing_ms > SETTLED_MS:
-                times.trailing_ms = min(times.trailing_ms, self._trailing_ms(call, contents))
+        trailing_ms = [self._trailing_ms(call, contents)]
+        while trailing_ms[-1] > SETTLED_MS and len(trailing_ms) < TRAILING_CALLS:
+            trailing_ms.append(self._trailing_ms(call, contents))
+        times.trailing_ms = min(trailing_ms)
         return times
 
     def _trailing_ms(self, call: Call, contents: Contents) -> float:
