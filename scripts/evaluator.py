@@ -51,7 +51,7 @@ def main() -> int:
 
     if arguments.once is not None:
         actions.import_s = time.perf_counter() - begun
-        with scratch_folder() as scratch:
+        with scratch_folder() as scratch, actions.afterwards:
             tempfile.tempdir = str(scratch)
             return actions.ACTIONS[arguments.once["action"]](**arguments.once["arguments"])
     import pynvml  # noqa: F401  (before the first fork)
@@ -68,10 +68,8 @@ def main() -> int:
         print("error: this process has started CUDA, so its forks could not use it", file=sys.stderr)
         return 1
     os.environ.setdefault(LOCK_FOLDER, tempfile.gettempdir())  # forks have another
-    standbys = {"kind_of": kind_of, "stand_by": stand_by}
-    warm_parent.Server.of(
-        arguments, carry_out, scratch=True, adopts=True, clean_up=remove_shared_memory, **standbys
-    ).serve()
+    ends = {"scratch": True, "adopts": True, "clean_up": remove_shared_memory, "afterwards": actions.afterwards.close}
+    warm_parent.Server.of(arguments, carry_out, kind_of=kind_of, stand_by=stand_by, **ends).serve()
     return 0
 
 

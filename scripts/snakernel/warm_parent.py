@@ -48,6 +48,15 @@ class _Job:
     connection: socket.socket
     scratch: contextlib.ExitStack
     """Has its folder for temporary files, if it has one: removed with it, also where it was killed."""
+    answered: int
+    """Descriptor of an event: the caller has its answer."""
+
+    def has_answered(self) -> bool:
+        """Whether the fork does no more than what follows its answer, so that its caller may go."""
+        try:
+            return os.eventfd_read(self.answered) > 0
+        except BlockingIOError:
+            return False
 
 
 @dataclass
@@ -59,6 +68,7 @@ class _Standby:
     pidfd: int
     connection: socket.socket
     scratch: contextlib.ExitStack
+    answered: int
 
     def is_ready(self) -> bool:
         """Whether it waits for a request."""
@@ -96,6 +106,8 @@ class Server:
     """Removes what a fork left."""
     kind_of: Callable[[Request], str | None] = lambda request: None
     """What requests have in common that a standby for one of them can carry out; None: there is none for it."""
+    afterwards: Callable[[], None] = lambda: None
+    """What a fork does when its caller has its answer."""
     stand_by: StandBy | None = None
     """What a standby does: it prepares for a request like the one it is given, asks for it, and carries it out."""
     _jobs: dict[int, _Job] = field(default_factory=dict)
@@ -176,7 +188,8 @@ class Server:
                 elif descriptor in self._jobs:
                     # The caller is gone, or says what callers never say: nobody waits for this fork.
                     poller.unregister(descriptor)
-                    self._kill(self._jobs[descriptor].pid)
+                    if not self._jobs[descriptor].has_answered():
+                        self._kill(self._jobs[descriptor].pid)
         self._dismiss()
         remove_files(self.path)
 
@@ -213,10 +226,10 @@ class Server:
             with contextlib.suppress(Exception):  # the fork meets the same fault, and tells its caller
                 self.prepare(request)
         others = [job.connection for job in self._jobs.values()]
-        pid, scratch = self._fork(request, descriptors, connection, [listener, *others])
+        pid, scratch, answered = self._fork(request, descriptors, connection, [listener, *others])
         for descriptor in descriptors:
             os.close(descriptor)
-        return _Job(pid, os.pidfd_open(pid), connection, scratch)
+        return _Job(pid, os.pidfd_open(pid), connection, scratch, answered)
 
     def _hand_to_standby(self, request: Request, descriptors: list[int], connection: socket.socket) -> _Job | None:
         """Have the standby carry a request out, if there is one that can; it is gone then in any case."""
@@ -238,7 +251,7 @@ class Server:
                 standby.connection.close()
                 for descriptor in descriptors:
                     os.close(descriptor)
-                return _Job(standby.pid, standby.pidfd, connection, standby.scratch)
+                return _Job(standby.pid, standby.pidfd, connection, standby.scratch, standby.answered)
         self._dismiss()
         return None
 
@@ -247,9 +260,9 @@ class Server:
         assert self._expected is not None and self.stand_by is not None
         (kind, request), self._expected = self._expected, None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pid, scratch = self._fork(request, [], None, [listener, ours], theirs)
+        pid, scratch, answered = self._fork(request, [], None, [listener, ours], theirs)
         theirs.close()
-        self._standby = _Standby(kind, pid, os.pidfd_open(pid), ours, scratch)
+        self._standby = _Standby(kind, pid, os.pidfd_open(pid), ours, scratch, answered)
         self._poller.register(self._standby.pidfd, select.POLLIN)
 
     def _dismiss(self) -> None:
@@ -261,6 +274,7 @@ class Server:
         self._kill(standby.pid)
         os.waitpid(standby.pid, 0)
         os.close(standby.pidfd)
+        os.close(standby.answered)
         standby.connection.close()
         if self.adopts:
             self._end_orphans()
@@ -270,6 +284,7 @@ class Server:
         """Tell the caller how its fork ended, where that did not say so itself, and kill what is left of it."""
         _, status = os.waitpid(job.pid, 0)
         os.close(job.pidfd)
+        os.close(job.answered)
         _answer(job.connection, os.waitstatus_to_exitcode(status))
         job.connection.close()
         if self.adopts:
@@ -317,17 +332,18 @@ class Server:
         caller: socket.socket | None,
         others: list[socket.socket],
         standby: socket.socket | None = None,
-    ) -> tuple[int, contextlib.ExitStack]:
-        """Fork for a request; returns the fork, and what has its folder for temporary files."""
+    ) -> tuple[int, contextlib.ExitStack, int]:
+        """Fork for a request; returns the fork, what has its folder for temporary files, and its answer's event."""
         scratch = contextlib.ExitStack()
+        answered = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         folder = str(scratch.enter_context(scratch_folder())) if self.scratch else None
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
             if folder is not None:
                 tempfile.tempdir = folder
-            self._live(parent, request, descriptors, caller, others, scratch, standby)
-        return pid, scratch
+            self._live(parent, request, descriptors, caller, others, scratch, answered, standby)
+        return pid, scratch, answered
 
     def _live(
         self,
@@ -337,6 +353,7 @@ class Server:
         caller: socket.socket | None,
         others: list[socket.socket],
         scratch: contextlib.ExitStack,
+        answered: int,
         standby: socket.socket | None,
     ) -> None:
         """In the fork: become the caller's process, carry the request out, and exit with its code.
@@ -382,7 +399,10 @@ class Server:
                 scratch.close()  # before the answer: where the parent is killed then, nobody comes who would
             # The caller need not wait while the system takes this process down, which takes CUDA's a while.
             if caller is not None:
+                os.eventfd_write(answered, 1)
                 _answer(caller, code)
+            with contextlib.suppress(Exception):  # of what is left the parent gets rid
+                self.afterwards()
             os._exit(code)
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-FUNCTION = SimpleNamespace(name="kernel", jit_function=SimpleNamespace(cache_key="source"))
+FUNCTION = SimpleNamespace(name="kernel", jit_function=SimpleNamespace(cache_key="source", __name__="kernel"))
 
 
 class Process:
@@ -22,7 +22,8 @@ class Process:
         self._before, self._after = knobs.runtime.jit_cache_hook, knobs.runtime.jit_post_compile_hook
 
     def leaves(self, variant: str) -> bool:
-        return self._before(key=variant, fn=FUNCTION, repr="", compile={})
+        compiled = {"signature": {"x": variant}, "constants": {}}
+        return self._before(key=variant, fn=FUNCTION, repr="", compile=compiled)
 
     def has_compiled(self, variant: str) -> None:
         self._after(key=variant, fn=FUNCTION, repr="", compile={})
@@ -62,3 +63,32 @@ def test_who_runs_the_kernel_waits_for_what_is_compiled_ahead(runs: tuple[Proces
     assert not ahead.leaves("rows=32")  # it has built all of the one before
     assert came.wait(20)
     waits.join()
+
+
+def test_what_launches_a_variant_is_built_while_that_is_compiled(
+    runs: tuple[Process, Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import triton
+
+    begun, built = threading.Event(), threading.Event()
+    signatures = []
+
+    def build(source: object, metadata: object) -> None:
+        begun.set()
+        built.wait(20)
+        signatures.append(source.signature)
+
+    monkeypatch.setattr(triton.runtime.driver, "_active", SimpleNamespace(launcher_cls=build))
+    kernel, _ = runs
+    assert not kernel.leaves("i32")
+    assert begun.wait(20) and signatures == []  # Triton is free to compile
+    threading.Timer(0.1, built.set).start()
+    kernel.has_compiled("i32")
+    assert signatures == [{"x": "i32"}]
+
+
+def test_workloads_of_which_triton_makes_other_variants_come_first() -> None:
+    from snakernel.evaluation.compiler import variants_first
+
+    workloads = [SimpleNamespace(axes={"rows": rows}) for rows in (6, 34, 1, 7, 16, 48)]
+    assert [one.axes["rows"] for one in variants_first(workloads)] == [6, 1, 16, 34, 7, 48]

@@ -86,6 +86,7 @@ def test_a_kernel_for_cuda_only_runs_its_triton_code_here(judged) -> None:
         (honest_but("y[0, 0] = 7"), Status.INCORRECT_NUMERICAL, True, "output 'output'"),
         (honest_but("y = y * float('nan')"), Status.INCORRECT_NUMERICAL, True, "are wrong: output[0, 0] is nan"),
         (honest_but("y = y[:, :128]"), Status.INCORRECT_SHAPE, True, "has shape [1, 128], expected [1, 256]"),
+        (honest_but("y = torch.cat([y] * 99)"), Status.INCORRECT_SHAPE, True, "has shape [99, 256], expected [1, 256]"),
         (honest_but("y = y.float()"), Status.INCORRECT_DTYPE, True, "is torch.float32, expected torch.bfloat16"),
         (honest_but("y = (y, y)"), Status.RUNTIME_ERROR, True, "2 elements but 1 outputs expected"),
         (honest_but("y = None"), Status.RUNTIME_ERROR, True, "run returned NoneType"),
@@ -121,6 +122,13 @@ def test_a_misbehaving_kernel_gets_its_verdict(judged, kernel: str, status: Stat
     assert evaluation.speedup is None
     # Far under the limit: the end of a process is noticed, not waited for.
     assert time.monotonic() - begun < 30
+
+
+@pytest.mark.parametrize("wrong", [None, 0, 4, 6])
+def test_more_draws_than_are_under_way_at_once_are_each_compared_with_their_own_outputs(judged, wrong) -> None:
+    head = "calls = iter(range(1000))\n"
+    evaluation = judged(honest_but(f"if next(calls) == {wrong}: y = y + 1", head), num_trials=7)
+    assert evaluation.workloads[0].status is (Status.PASSED if wrong is None else Status.INCORRECT_NUMERICAL)
 
 
 def test_an_endless_kernel_is_killed_with_its_children(judged) -> None:

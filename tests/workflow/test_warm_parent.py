@@ -11,8 +11,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
-from evaluating import CPU, Bench, is_gone, wait_for
+from evaluating import CPU, SCRIPTS, Bench, is_gone, wait_for
+from snakernel import warm
 from snakernel.config import read_config
 from snakernel.evaluation.call import parent_of
 
@@ -194,3 +196,52 @@ def test_a_kernel_that_steals_the_token_is_not_served(bench: Bench) -> None:
     assert "stole True" in evaluation.log
     assert "answer 0" in evaluation.log
     assert not (bench.folder / "evaluation.json.forged").exists()
+
+
+PARENT = """
+import argparse, sys, time
+from pathlib import Path
+sys.path.insert(0, {scripts!r})
+from snakernel import warm_parent
+
+folder = Path({folder!r})
+
+
+def carry_out(request):
+    global number
+    number = request["number"]
+
+
+def tidy():
+    while number == 1 and not (folder / "all answered").exists():
+        time.sleep(0.01)
+    (folder / f"tidied {{number}}").touch()
+
+
+parser = argparse.ArgumentParser()
+warm_parent.add_arguments(parser)
+warm_parent.Server.of(parser.parse_args(), carry_out, afterwards=tidy).serve()
+"""
+
+
+def test_a_fork_finishes_what_follows_its_answer_though_its_caller_has_gone(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.format(scripts=str(SCRIPTS), folder=str(tmp_path)))
+    parent = warm.parent_of(script, dict(os.environ), [str(tmp_path)])
+    for number in (1, 2):  # when it answers the second, the parent has seen that the first caller is gone
+        assert warm.call(parent, {"number": number}, start=("--idle-s", "1")) == 0
+    (tmp_path / "all answered").touch()
+    wait_for(lambda: (tmp_path / "tidied 1").exists())
+
+
+def test_what_a_kernel_leaves_behind_is_ended_once_its_verdict_is_there(bench: Bench) -> None:
+    kernel = bench.folder / "kernel.py"
+    leaves = (
+        "import os, subprocess\nleft = subprocess.Popen(['sleep', '1000'], start_new_session=True)\n"
+        "print('left', left.pid, flush=True)\n"
+    )
+    kernel.write_text(leaves + kernel.read_text())
+    verdict = bench.judge()
+    (parent,) = bench.parents()
+    left = int(verdict.log.split("left ")[1].split()[0])
+    wait_for(lambda: not parent.children() and not psutil.pid_exists(left))

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +33,8 @@ from snakernel.processes import KILLED_CODE, die_with
 FRESH_SEED = 1_000_003
 import_s = 0.0
 """Seconds that this process took to import torch, triton and flashinfer_bench; 0 in a fork of the warm parent."""
+afterwards = ExitStack()
+"""What an action leaves to be done when its caller has its answer: who calls actions closes it."""
 
 
 def check_task(config: str, op_type: str, definition: str, out: str) -> int:
@@ -109,6 +111,7 @@ def evaluate(
     evaluation = _judge(folder, next_kernel, reference, Settings.of(settings), root, standby=standby)
     if "profile" in settings.feedback and evaluation.correct and evaluation.device.kind == "cuda":
         definition, workloads = _task(folder)
+        afterwards.close()  # nothing of the kernel is left that would disturb it
         evaluation.profile = profile(
             definition,
             workloads,
@@ -209,6 +212,7 @@ def _judge(
             root,
             import_s=import_s,
             standby=standby,
+            afterwards=afterwards,
         )
 
 

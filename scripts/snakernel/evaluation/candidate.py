@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snakernel.evaluation import inputs as drawing
-from snakernel.evaluation.compiler import give_built, watch_compiler
+from snakernel.evaluation.compiler import give_built, variants_first, watch_compiler
 from snakernel.evaluation.sandbox import Sandbox, remove_shared_memory
 from snakernel.evaluation.timing import Timer
 from snakernel.processes import adopt_orphans, die_with, memory_bytes
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 LOG_BYTES = 16 * 1024
 """How much of the head, and as much of the tail, of what a candidate prints is kept."""
+FULL_PIPE_READS = 16
+"""So many reads of 64 KB empty a pipe, which has room for 1 MB at most."""
 ERROR_CHARS = 8_000
 WATCH_S = 0.25
 """How often a candidate that is waited for is looked at."""
@@ -48,8 +50,9 @@ MAX_PROCESSES = 256
 MAX_KERNELS = 16
 AHEAD_SHARE = 0.03
 """Of the device's memory, for the inputs of a process that compiles ahead; it leaves out a workload that needs more."""
-SLOTS = 3
-"""Outputs of one call each in the shared buffer: of a checked call, and of timed calls that are compared."""
+DRAW_SLOTS, TIMED_SLOTS = 3, 2
+"""Outputs of one call each in the shared buffer: of calls on draws, which may be this many ahead of the judge, and of
+timed calls that are compared."""
 MESSAGE_BYTES = 4 * 1024 * 1024
 CACHES = ("FIB_CACHE_PATH", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "TORCHINDUCTOR_CACHE_DIR")
 """Environment variables that name folders of what was built: the processes of one kernel share them."""
@@ -118,7 +121,7 @@ class Candidate:
         self._memory = memory_limit_gb * 1e9 if memory_limit_gb else memory_bytes() / 2
         self.buffer_bytes = max(drawing.output_bytes(definition, one) for one in workloads)
         # Anonymous shared memory: there before the fork, without a name, gone with both processes.
-        self._shared = mmap.mmap(-1, max(self.buffer_bytes, 1) * SLOTS) if kind == "cpu" else None
+        self._shared = mmap.mmap(-1, max(self.buffer_bytes, 1) * (DRAW_SLOTS + TIMED_SLOTS)) if kind == "cpu" else None
         self._buffer: torch.Tensor | None = None
         ours, theirs = socket.socketpair()
         log_out, log_in = os.pipe()
@@ -155,7 +158,8 @@ class Candidate:
             if told == KILLED:
                 return  # as it can be at any moment: the next command says so
             # No kernel was near yet: this is a fault of ours or of the machine, and no verdict.
-            log = self.close().strip()[-2000:]
+            self.close()
+            log = self.printed().strip()[-2000:]
             raise RuntimeError(f"the candidate's process could not be set up ({told}): {log}") from None
 
     def make_buffer(self) -> None:
@@ -166,7 +170,8 @@ class Candidate:
             self._buffer = torch.frombuffer(self._shared, dtype=torch.uint8)
             return
         # 32 MB or more is a block of its own in torch's allocator: the candidate gets no other tensor's memory with it.
-        self._buffer = torch.empty(max(self.buffer_bytes * SLOTS, 32 * 2**20), dtype=torch.uint8, device="cuda")
+        size = max(self.buffer_bytes * (DRAW_SLOTS + TIMED_SLOTS), 32 * 2**20)
+        self._buffer = torch.empty(size, dtype=torch.uint8, device="cuda")
 
     def share_buffer(self) -> None:
         """Give the candidate's process the buffer, if it has not inherited it."""
@@ -182,7 +187,7 @@ class Candidate:
         return self.finish(allowance)
 
     def begin(self, command: str, *arguments: Any, allowance: Allowance) -> None:
-        """Send a command; its answer is read by :meth:`finish`, before the next command is sent.
+        """Send a command; its answer is read by :meth:`finish`. A few may be sent ahead: they are answered in turn.
 
         Raises:
             CandidateTimeout: it takes nothing in; the process group has been killed.
@@ -209,7 +214,7 @@ class Candidate:
         return bool(poller.poll(seconds * 1e3))
 
     def finish(self, allowance: Allowance) -> dict[str, Any]:
-        """Wait for the answer to the last command; the time that takes goes off the allowance.
+        """Wait for the answer to the first command that has none; the time that takes goes off the allowance.
 
         Raises:
             CandidateError: the kernel raised; the text is its traceback.
@@ -232,7 +237,7 @@ class Candidate:
     def outputs(self, answer: dict[str, Any], slot: int = 0) -> Any:
         """The outputs that an answer tells of, as tensors of this process: copies, so that they stay as they are.
 
-        An output that does not fit the buffer has a wrong shape or dtype: it comes as a tensor without data.
+        An output that does not fit the buffer has a wrong shape or dtype: it comes with these, and without its values.
         """
         import torch
 
@@ -253,7 +258,7 @@ class Candidate:
                 if offset is None:
                     if size <= self.buffer_bytes:
                         raise ValueError("an output that fits was kept back")
-                    found.append(torch.empty(shape, dtype=dtype, device="meta"))
+                    found.append(torch.empty((), dtype=dtype, device=self._buffer.device).expand(shape))
                     continue
                 if not 0 <= offset <= self.buffer_bytes - size:
                     raise ValueError(offset)
@@ -295,13 +300,16 @@ class Candidate:
                         one.kill()
             psutil.wait_procs(orphans, 1)
 
-    def close(self) -> str:
-        """End the process and return what it printed: the head and the tail of it."""
+    def printed(self) -> str:
+        """What the process has printed: the head and the tail of it."""
+        return self._log.text()
+
+    def close(self) -> None:
+        """End the process, and whatever it started and left behind."""
         self.kill()
         remove_shared_memory(self.pid)
         self._connection.close()
         os.close(self._pidfd)
-        return self._log.text()
 
     def _send(self, message: Any, deadline: float) -> None:
         """Send a pickled command in Connection's framing, without ever waiting for longer than the deadline."""
@@ -415,24 +423,46 @@ class _Log:
     """What comes out of a pipe: all of it read, the head and the tail of it kept."""
 
     def __init__(self, pipe: int):
-        self._pipe, self._head, self._tail, self._lost = pipe, b"", b"", 0
-        self._thread = threading.Thread(target=self._drain, daemon=True)
-        self._thread.start()
+        self._pipe, self._head, self._tail, self._lost, self._ended = pipe, b"", b"", 0, False
+        self._lock = threading.Lock()
+        os.set_blocking(pipe, False)
+        threading.Thread(target=self._drain, daemon=True).start()
 
     def text(self) -> str:
-        """What was kept; call it when the writers are gone."""
-        self._thread.join(timeout=2)
+        """What was written so far."""
+        with self._lock:
+            for _ in range(FULL_PIPE_READS):  # who is still there may write for ever
+                if not self._read():
+                    break
         middle = f"\n[... {self._lost} bytes left out ...]\n".encode() if self._lost else b""
         return (self._head + middle + self._tail).decode("utf-8", errors="replace")
 
     def _drain(self) -> None:
-        while chunk := os.read(self._pipe, 65536):
-            room = LOG_BYTES - len(self._head)
-            self._head += chunk[:room]
-            self._tail += chunk[room:] if room > 0 else chunk
-            self._lost += max(0, len(self._tail) - LOG_BYTES)
-            self._tail = self._tail[-LOG_BYTES:]
-        os.close(self._pipe)
+        poller = select.poll()
+        poller.register(self._pipe, select.POLLIN)
+        while not self._ended:
+            poller.poll()
+            with self._lock:
+                self._read()
+
+    def _read(self) -> bool:
+        """Read what is there, once; whether something was. Only under the lock."""
+        if self._ended:
+            return False
+        try:
+            chunk = os.read(self._pipe, 65536)
+        except BlockingIOError:
+            return False
+        if not chunk:
+            self._ended = True
+            os.close(self._pipe)
+            return False
+        room = LOG_BYTES - len(self._head)
+        self._head += chunk[:room]
+        self._tail += chunk[room:] if room > 0 else chunk
+        self._lost += max(0, len(self._tail) - LOG_BYTES)
+        self._tail = self._tail[-LOG_BYTES:]
+        return True
 
 
 def _confine(connection: int, log: int, parent: int, sandbox: Sandbox) -> None:
@@ -518,6 +548,16 @@ def _serve(
         mode = contextlib.nullcontext()
     synchronize = torch.cuda.synchronize
 
+    def rehearse() -> None:
+        """Start CUDA, and use once what is used around every kernel's calls: a device loads its functions at first use,
+        those that draw numbers for each dtype of its own."""
+        values = [torch.zeros(64, dtype=torch.bfloat16, device=drawing.device_name(kind))]
+        with contextlib.suppress(Exception):  # a workload too large, or blobs that are gone: its calls tell of it
+            values = drawing.draw_inputs(definition, workloads[0], 0, kind, dataset)
+        poison(4096, values)
+        checksums([value for value in values if isinstance(value, torch.Tensor)])
+        _load_builders()
+
     def slot(number: int) -> torch.Tensor:
         return buffer[number * slot_bytes : (number + 1) * slot_bytes]
 
@@ -541,12 +581,11 @@ def _serve(
         nonlocal runnable, returns, buffer, contents
         if command == "start":
             if kind == "cuda":
-                _start_cuda()
+                rehearse()
             return {}
         if command == "start_ahead":
             torch.cuda.set_per_process_memory_fraction(AHEAD_SHARE)
-            torch.randn(1, device=drawing.device_name(kind))
-            _load_builders()
+            rehearse()
             return {}
         if command == "build":
             from flashinfer_bench.compile import BuilderRegistry
@@ -560,7 +599,7 @@ def _serve(
             solution, seed = arguments
             watch_compiler(locks, ahead=True)
             answer("build", solution)
-            for workload in workloads:
+            for workload in variants_first(workloads):
                 with contextlib.suppress(Exception), inference():  # nothing is launched, so its values are any
                     call(drawing.draw_inputs(definition, workload, seed, kind, dataset))
             return {}
@@ -573,10 +612,11 @@ def _serve(
                 contents = None
                 if kind == "cuda" and torch.cuda.mem_get_info()[0] < torch.cuda.memory_reserved():
                     torch.cuda.empty_cache()
+            number = 0
             if command == "call":
                 values = unpack_inputs(arguments[0])
             else:
-                index, seed = arguments
+                index, seed, number = arguments
                 values = drawing.draw_inputs(definition, workloads[index], seed, kind, dataset)
                 poison(drawing.output_bytes(definition, workloads[index]), values)
             tensors = {
@@ -590,13 +630,13 @@ def _serve(
             synchronize()
             after = checksums(list(tensors.values()))
             written = [name for name, old, new in zip(tensors, before, after, strict=True) if old != new]
-            return {**hand_over(result, slot(0)), "written": written}
+            return {**hand_over(result, slot(number)), "written": written}
         if command == "time":
             index, seeds, checks, warmup_runs, iterations, budget_s = arguments
             kept: dict[int, dict[str, Any]] = {}
 
             def keep(number: int, result: Any) -> None:
-                kept[number] = hand_over(result, slot(1 + number))
+                kept[number] = hand_over(result, slot(DRAW_SLOTS + number))
 
             contents = make_contents(definition, workloads[index], seeds, kind, dataset, checks=checks, keep=keep)
             with inference(), mode:
@@ -665,16 +705,6 @@ def unpack_inputs(packed: bytes) -> list[Any]:
         else:
             values.append(rest[0])
     return values
-
-
-def _start_cuda() -> None:
-    """Start CUDA, and use once what is used around every kernel's calls: a device loads its functions at first use."""
-    import torch
-
-    values = [torch.randn(64, 64, dtype=torch.bfloat16, device=drawing.device_name("cuda"))]
-    drawing.poison(4096, values)
-    drawing.checksums(values)
-    _load_builders()
 
 
 def _load_builders() -> None:

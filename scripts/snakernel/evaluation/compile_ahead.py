@@ -20,7 +20,8 @@ from flashinfer_bench.data import Solution
 from snakernel.evaluation.candidate import Allowance, Candidate, CandidateDied, CandidateError
 from snakernel.evaluation.sandbox import remove_shared_memory
 
-PROCESSES = 2
+PROCESSES = 3
+"""Of a kernel with as many variants, none waits for another, also where it is one of these that begins first."""
 CORES_EACH = 4
 """Processor cores for each such process: on a machine that has fewer there is none, since it would take what the kernel
 needs."""

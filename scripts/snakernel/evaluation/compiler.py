@@ -8,9 +8,11 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import triton
 import triton.language as tl
@@ -19,6 +21,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from snakernel.files import scratch_folder
+
+if TYPE_CHECKING:
+    from flashinfer_bench.data import Workload
 
 
 @triton.jit
@@ -61,6 +66,8 @@ def give_built(folder: Path) -> None:
 def watch_compiler(locks: Path, *, ahead: bool) -> list[Any]:
     """Have Triton tell which functions it compiles, and compile no variant in two processes at once.
 
+    What launches a variant, C code of a Triton before 3.7, is built meanwhile, and not after it.
+
     Args:
         locks: a folder that these processes share.
         ahead: leave a variant that another process compiles; otherwise wait for it, and find it in the cache.
@@ -73,8 +80,9 @@ def watch_compiler(locks: Path, *, ahead: bool) -> list[Any]:
     """
     seen: list[Any] = []
     held: list[FileLock] = []
+    building: list[threading.Thread] = []
 
-    def before(*, key: Any, fn: Any, **_: Any) -> bool:
+    def before(*, key: Any, fn: Any, compile: dict[str, Any], **_: Any) -> bool:
         variant = hashlib.sha256(f"{fn.name} {fn.jit_function.cache_key} {key}".encode()).hexdigest()
         _release(held)
         lock = FileLock(locks / variant)
@@ -85,10 +93,14 @@ def watch_compiler(locks: Path, *, ahead: bool) -> list[Any]:
         except OSError:
             return False
         held.append(lock)
+        building.append(threading.Thread(target=_build_launcher, args=(fn.jit_function, compile), daemon=True))
+        building[-1].start()
         return False
 
     def after(*, fn: Any, **_: Any) -> None:
         seen.append(fn.jit_function)
+        while building:
+            building.pop().join()
         if not ahead:
             _release(held)
 
@@ -103,6 +115,25 @@ def watch_compiler(locks: Path, *, ahead: bool) -> list[Any]:
         if ahead:
             raise
     return seen
+
+
+def variants_first(workloads: Sequence[Workload]) -> list[Workload]:
+    """Workloads in an order in which those come first for which Triton is likely to compile anew: it does so for sizes
+    that are 1 or multiples of 16 (triton.runtime.jit)."""
+    seen: set[tuple[object, ...]] = set()
+    first, others = [], []
+    for workload in workloads:
+        sizes = tuple((size == 1, size % 16 == 0) for size in workload.axes.values())
+        (others if sizes in seen else first).append(workload)
+        seen.add(sizes)
+    return first + others
+
+
+def _build_launcher(function: Any, compiled: dict[str, Any]) -> None:
+    """Have Triton build what will launch a variant, so that it finds that in its cache; it follows from the types."""
+    with contextlib.suppress(Exception):  # then Triton does it itself, once it has compiled the variant
+        source = ASTSource(function, compiled["signature"], compiled["constants"])
+        triton.runtime.driver.active.launcher_cls(source, SimpleNamespace())
 
 
 def _release(held: list[FileLock]) -> None:

@@ -9,18 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from flashinfer_bench.bench.evaluators import resolve_evaluator
-from flashinfer_bench.bench.evaluators.sampling import SamplingEvaluator
-from flashinfer_bench.compile.runnable import Runnable, RunnableMetadata
 from flashinfer_bench.data import Definition, Workload
 
 from snakernel.evaluation import inputs as drawing
+from snakernel.evaluation.correctness import Correctness
 from snakernel.evaluation.reference import read_expected
 from snakernel.evaluation.verdict import ReferenceWorkload, Settings
 
-DRAWN = ("drawn by the candidate",)
-"""In place of inputs: the candidate draws them itself."""
-AHEAD_BYTES = 2**30
+AHEAD_BYTES = 2**31
 """Outputs that are kept ahead; what a large workload expects is made when it is needed."""
 AHEAD_S = 2.0
 """Longest time that is spent on making outputs ahead at once: the candidate's process is not watched meanwhile."""
@@ -38,6 +34,7 @@ class Expectations:
         settings: Settings,
         kind: str,
         dataset: Path,
+        correctness: Correctness,
     ):
         """Nothing is made yet.
 
@@ -49,31 +46,29 @@ class Expectations:
             settings: seed and number of draws.
             kind: cuda or cpu.
             dataset: where the workloads' blobs are.
+            correctness: what they are for: it is used once, when the first of them is made ahead.
         """
         self._definition, self._workloads, self._records = definition, workloads, records
         self._folder, self._settings, self._kind, self._dataset = folder, settings, kind, dataset
-        self._evaluator = resolve_evaluator(definition)
-        self.needs_inputs = issubclass(self._evaluator, SamplingEvaluator)
-        """Whether flashinfer-bench's evaluator makes the kernel's inputs itself."""
         self._kept: dict[tuple[int, int], list[torch.Tensor]] = {}
         self._kept_bytes = 0
         # One more than the trials: for the check after the timing.
-        count = 0 if self.needs_inputs else settings.num_trials + 1
+        count = 0 if correctness.needs_inputs else settings.num_trials + 1
         self._ahead = itertools.product(range(len(workloads)), range(count))
-        self._compared = False
+        self._warm_up: Callable[[list[torch.Tensor]], None] | None = correctness.warm_up
 
-    def of(self, index: int, draw: int) -> tuple[list[torch.Tensor], list[Any]]:
-        """What a draw of a workload is compared with, and what the evaluator gives the kernel: :data:`DRAWN`, or inputs
-        of its own."""
+    def of(self, index: int, draw: int) -> list[torch.Tensor]:
+        """What a draw of a workload is compared with."""
         if (index, draw) in self._kept:
-            return self._kept[index, draw], list(DRAWN)
-        record, workload = self._records[index], self._workloads[index]
+            return self._kept[index, draw]
+        record = self._records[index]
         stored = read_expected(self._folder, record, draw, len(self._definition.outputs), self._kind)
-        if stored is not None:
-            return stored, list(DRAWN)
-        seed = drawing.draw_seed(self._settings.seed, workload, draw)
-        made = drawing.draw_expected(self._definition, workload, seed, self._kind, self._dataset)
-        return made.expected, made.inputs if self.needs_inputs else list(DRAWN)
+        return self._draw(index, draw).expected if stored is None else stored
+
+    def with_inputs(self, index: int) -> tuple[list[Any], list[torch.Tensor]]:
+        """The inputs of a workload's first draw, and what flashinfer-bench's evaluator compares with."""
+        made = self._draw(index, 0)
+        return made.inputs, made.expected
 
     def make_ahead(self, enough: Callable[[], bool], seconds: float = AHEAD_S) -> None:
         """Make what will be needed next, until ``enough`` says so, for some seconds at most; the first time, compare it
@@ -85,10 +80,11 @@ class Expectations:
                 return
             if key in self._kept or self._records[key[0]].output_bytes > AHEAD_BYTES - self._kept_bytes:
                 continue
-            self._kept[key] = self.of(*key)[0]
+            self._kept[key] = self.of(*key)
             self._kept_bytes += self._records[key[0]].output_bytes
-            if not self._compared:
-                self._compare(self._kept[key])
+            if self._warm_up is not None:
+                self._warm_up(self._kept[key])
+                self._warm_up = None
 
     def forget(self, index: int) -> None:
         """Drop what was kept of a workload, and of those before it."""
@@ -96,22 +92,7 @@ class Expectations:
             del self._kept[key]
             self._kept_bytes -= self._records[key[0]].output_bytes
 
-    def _compare(self, expected: list[torch.Tensor]) -> None:
-        """Compare outputs with themselves: the first comparison on a device loads what all others use."""
-        self._compared = True
-        metadata = RunnableMetadata(
-            build_type="expected",
-            definition_name=self._definition.name,
-            solution_name="expected",
-            destination_passing_style=False,
-            definition=self._definition,
-        )
-        self._evaluator.check_correctness(
-            definition=self._definition,
-            sol_runnable=Runnable(lambda *inputs: tuple(expected), metadata),
-            inputs=[list(DRAWN)],
-            ref_outputs=[expected],
-            cfg=drawing.benchmark_config(self._settings),
-            log_path="",
-            device=drawing.device_name(self._kind),
-        )
+    def _draw(self, index: int, draw: int) -> drawing.Draw:
+        workload = self._workloads[index]
+        seed = drawing.draw_seed(self._settings.seed, workload, draw)
+        return drawing.draw_expected(self._definition, workload, seed, self._kind, self._dataset)

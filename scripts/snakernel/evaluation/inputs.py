@@ -134,8 +134,10 @@ def checksum(tensor: torch.Tensor) -> torch.Tensor:
 
     flat = tensor_bytes(tensor)
     whole = flat.numel() // 8 * 8
-    rest = flat[whole:].to(torch.int64)
-    total = (rest * (2 * torch.arange(rest.numel(), device=flat.device) + 1)).sum()
+    total = torch.zeros((), dtype=torch.int64, device=flat.device)
+    if whole < flat.numel():
+        rest = flat[whole:].to(torch.int64)
+        total = (rest * (2 * torch.arange(rest.numel(), device=flat.device) + 1)).sum()
     words = flat[:whole].view(torch.int64)
     for start in range(0, words.numel(), CHECKSUM_WORDS):
         part = words[start : start + CHECKSUM_WORDS]
@@ -173,7 +175,7 @@ def hash_tensors(tensors: list[torch.Tensor]) -> str:
 
 
 class Contents:
-    """What timed calls are given: a few sets of memory, and in each call values that no call has seen.
+    """What timed calls are given: a few sets of memory, and in each of them values that no call has seen.
 
     A kernel that keeps results, by the address or by the values of its inputs, or that knows when it is timed, gains
     nothing by it: what a call returns may be looked at, and the values are those of no earlier one. New values are
@@ -230,8 +232,10 @@ class Contents:
         """The arguments of the next call: see :class:`snakernel.evaluation.timing.Contents`."""
         self._calls += 1
         memory = self._sets[self._calls % len(self._sets)]
+        if number < 0:  # not timed: whatever values are there
+            return memory
         poison(self._output_bytes, memory)
-        if self._checks and number >= 0 and (ending or number >= self._checks[0][0]):
+        if self._checks and (ending or number >= self._checks[0][0]):
             _, self._due, values = self._checks.pop(0)
             return overwrite(memory, values)
         for position in self._moving:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 import os
 import random
@@ -20,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from flashinfer_bench.bench.evaluators import resolve_evaluator
-from flashinfer_bench.compile.runnable import RunnableMetadata
 from flashinfer_bench.data import Definition, Solution, Workload
 
 from snakernel.errors import UserError
 from snakernel.evaluation import devices, roofline, timing
 from snakernel.evaluation import inputs as drawing
 from snakernel.evaluation.candidate import (
+    DRAW_SLOTS,
     MAX_KERNELS,
     Allowance,
     Candidate,
@@ -38,7 +36,8 @@ from snakernel.evaluation.candidate import (
     writable,
 )
 from snakernel.evaluation.compile_ahead import CompileAhead, processes
-from snakernel.evaluation.expectations import DRAWN, Expectations
+from snakernel.evaluation.correctness import Correctness, Found, refuse_writing
+from snakernel.evaluation.expectations import Expectations
 from snakernel.evaluation.reference import definition_hash, timed_seeds
 from snakernel.evaluation.sandbox import Sandbox, blob_folders
 from snakernel.evaluation.solution import kernel_sha256, source_of
@@ -75,7 +74,7 @@ IMPORT_S = 0.05
 """Importing a kernel of which nothing is built takes less: it is waited for, since what is made ahead may take more."""
 STANDBY_S = 0.5
 """Seconds in which a standby makes expected outputs; others wait for the device meanwhile."""
-PACE_MS, PACE_FACTOR, PACE_SLACK_MS, PACE_TRIES = 2.0, 2.0, 0.05, 3
+PACE_MS, PACE_FACTOR, PACE_SLACK_MS, PACE_TRIES = 1.0, 2.0, 0.05, 3
 
 
 @dataclass
@@ -95,76 +94,73 @@ class Clock:
 
 
 class RemoteRunnable:
-    """The candidate as flashinfer-bench's evaluators see it: a call runs in the candidate's process.
+    """The candidate as the judge calls it: in its own process, and value-returning whatever the kernel's own style is.
 
-    It is value-returning here whatever the kernel's own style is. Calls on draws are begun ahead, so that the
-    candidate draws and runs while this process reads what it expects, and compares.
+    Calls on draws are begun ahead, a few at once, so that the candidate draws and runs while this process reads what it
+    expects, and compares.
     """
 
-    def __init__(self, candidate: Candidate, definition: Definition, allowance: Allowance):
+    def __init__(self, candidate: Candidate, allowance: Allowance):
         self.candidate, self.allowance, self.kind = candidate, allowance, candidate.kind
-        self.metadata = RunnableMetadata(
-            build_type="remote",
-            definition_name=definition.name,
-            solution_name="candidate",
-            destination_passing_style=False,
-            definition=definition,
-        )
-        self.last: Any = None
-        """The outputs of the last call."""
         self.written: list[str] = []
         """The inputs that the last call wrote to."""
         self.failure: CandidateError | CandidateDied | None = None
-        self._ahead: list[tuple[Any, ...]] = []
-        self._begun = False
-        self._kept: tuple[dict[str, Any], int] | None = None
+        """What :meth:`__call__` raised: flashinfer-bench's evaluators keep it to themselves."""
+        self._draws: list[tuple[int, int]] | None = None
+        """What is still to be begun: a workload's index and a seed each."""
+        self._begun = self._ended = 0
+        """Calls on draws, and those of them that were waited for."""
 
-    def run_ahead(self, commands: list[tuple[Any, ...]]) -> None:
-        """Begin the first of some commands; each call on :data:`DRAWN` gets the next one's outputs. The second time
-        nothing is done."""
-        if not self._begun:
-            self._ahead = list(commands)
+    def run_ahead(self, draws: list[tuple[int, int]]) -> None:
+        """Begin calls on draws, each a workload's index and a seed; the second time nothing is done."""
+        if self._draws is None:
+            self._draws = list(draws)
             self._begin()
 
-    def give(self, answer: dict[str, Any], slot: int) -> None:
-        """Have the next call on :data:`DRAWN` get outputs that were kept when the kernel was timed."""
-        self._kept = answer, slot
+    def next_draw(self) -> Found:
+        """What the first call on a draw left that was not asked for yet.
+
+        Raises:
+            CandidateError, CandidateDied: as :meth:`Candidate.finish`.
+        """
+        slot = self._ended % DRAW_SLOTS
+        self._ended += 1
+        answer = self.candidate.finish(self.allowance)
+        found = self.found(answer, slot)
+        self._begin()
+        return found
+
+    def found(self, answer: dict[str, Any], slot: int) -> Found:
+        """What an answer tells that a call left, of which the outputs are in a slot of the buffer."""
+        outputs = self._outputs(answer, slot)
+        try:
+            return Found(outputs, [writable(str(name)) for name in answer.get("written", [])])
+        except TypeError:
+            raise self.candidate.unreadable() from None
 
     def drain(self) -> None:
-        """Read the answer to a command that was begun and is not needed; nothing ahead is begun any more."""
-        self._ahead = []
-        if self._begun:
-            self._begun = False
+        """Wait for what was begun and is not needed; nothing ahead is begun any more."""
+        self._draws = []
+        while self._ended < self._begun:
+            self._ended += 1
             with contextlib.suppress(CandidateError, CandidateDied):
                 self.candidate.finish(self.allowance)
 
     def __call__(self, *inputs: Any) -> Any:
-        """The outputs for :data:`DRAWN`, or for inputs that the evaluator made."""
+        """The outputs for inputs that an evaluator made."""
         try:
-            if self._kept is not None:
-                (answer, slot), self._kept = self._kept, None
-                self.last = self._outputs(answer, slot)
-                return self.last
-            if inputs == DRAWN:
-                self._begun = False
-                answer = self.candidate.finish(self.allowance)
-            else:
-                answer = self.candidate.request("call", pack_inputs(list(inputs)), allowance=self.allowance)
-            try:
-                self.written = [writable(str(name)) for name in answer["written"]]
-            except (LookupError, TypeError):
-                raise self.candidate.unreadable() from None
-            self.last = self._outputs(answer, 0)
-            self._begin()
+            answer = self.candidate.request("call", pack_inputs(list(inputs)), allowance=self.allowance)
+            found = self.found(answer, 0)
         except (CandidateError, CandidateDied) as error:
             self.failure = error
             raise
-        return self.last
+        self.written = found.written
+        return found.outputs
 
     def _begin(self) -> None:
-        if self._ahead:
-            self.candidate.begin(*self._ahead.pop(0), allowance=self.allowance)
-            self._begun = True
+        while self._draws and self._begun - self._ended < DRAW_SLOTS:
+            self.candidate.begin("run", *self._draws.pop(0), self._begun % DRAW_SLOTS, allowance=self.allowance)
+            self._begun += 1
 
     def _outputs(self, answer: dict[str, Any], slot: int) -> Any:
         try:
@@ -193,6 +189,7 @@ def judge(
     *,
     import_s: float = 0.0,
     standby: bool = False,
+    afterwards: contextlib.ExitStack | None = None,
 ) -> Evaluation:
     """Judge a kernel on every workload.
 
@@ -207,6 +204,8 @@ def judge(
         dataset: where the workloads' blobs are.
         import_s: seconds that this process took to import torch and flashinfer_bench, for the record.
         standby: what is done before there is a kernel is done while nobody waits: more of it, and not in the record.
+        afterwards: gets what need not be waited for: the end of the kernel's process, which takes CUDA a while, and of
+            what that left behind. Otherwise it is done.
 
     Returns:
         The verdict. Whatever the kernel does is a verdict; an exception is a fault of ours or of the machine.
@@ -214,8 +213,10 @@ def judge(
     clock = Clock({"import": import_s})
     started, begun = datetime.now(UTC), time.perf_counter()
     kind = "cpu" if settings.eval_backend == "cpu" else "cuda"
-    scratch = Path(tempfile.mkdtemp(prefix="snakernel-"))
-    try:
+    with contextlib.ExitStack() as now:
+        later = now if afterwards is None else afterwards
+        scratch = Path(tempfile.mkdtemp(prefix="snakernel-"))
+        later.callback(shutil.rmtree, scratch, ignore_errors=True)
         with clock.part("start"):
             hidden = [reference_folder, dataset / "solutions"]
             sandbox = Sandbox.plan(scratch, blob_folders(workloads, dataset), hidden=hidden)
@@ -229,11 +230,13 @@ def judge(
                 memory_limit_gb=settings.memory_limit_gb,
             )
             candidate = fork()
+            later.callback(candidate.close)
             ahead = CompileAhead(fork, processes() if standby and kind == "cuda" else 0)
             candidate.helpers = ahead.pids
         try:
+            correctness = Correctness(definition, settings, kind)
             expectations = Expectations(
-                definition, workloads, reference.workloads, reference_folder, settings, kind, dataset
+                definition, workloads, reference.workloads, reference_folder, settings, kind, dataset, correctness
             )
             with clock.part("start"):
                 ahead.start()
@@ -253,17 +256,15 @@ def judge(
             ahead.begin(solution, secrets.randbits(31))
             scan = cache(partial(suspicions, kernel))
             results, broken = _judge_workloads(
-                candidate, build, definition, workloads, reference, expectations, settings, kind, clock, scan, ahead
+                candidate, build, correctness, workloads, reference, expectations, settings, clock, scan, ahead
             )
             kernels = _kernels(candidate) if kind == "cuda" and results else []
-            candidate.end()
             own = {os.getpid(), candidate.pid, *ahead.pids}
             state = devices.conditions(device.uuid, own) if kind == "cuda" else None
         finally:
-            log = candidate.close()
+            candidate.end()
             ahead.end()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        log = candidate.printed()
     if broken is None:
         summary = conclude(results)
     else:
@@ -321,12 +322,11 @@ def _start(candidate: Candidate, reference: Reference, definition: Definition, k
 def _judge_workloads(
     candidate: Candidate,
     build: Allowance,
-    definition: Definition,
+    correctness: Correctness,
     workloads: list[Workload],
     reference: Reference,
     expectations: Expectations,
     settings: Settings,
-    kind: str,
     clock: Clock,
     meanwhile: Callable[[], object],
     ahead: CompileAhead,
@@ -356,28 +356,27 @@ def _judge_workloads(
         )
         for workload, record in zip(workloads, reference.workloads, strict=True)
     ]
-    remotes = [RemoteRunnable(candidate, definition, Allowance(settings.eval_timeout_s)) for _ in workloads]
+    remotes = [RemoteRunnable(candidate, Allowance(settings.eval_timeout_s)) for _ in workloads]
     for index, (workload, record, result) in enumerate(zip(workloads, reference.workloads, results, strict=True)):
         result.error = ""
         remote = remotes[index]
-        check = partial(_check, remote, result, definition, settings, kind, partial(expectations.of, index))
         try:
             with clock.part("check"):
                 begun = time.perf_counter()
-                _check_draws(check, remote, result, expectations, index, workload, settings, meanwhile)
+                _check_draws(correctness, remote, result, expectations, index, workload, settings, meanwhile)
                 ahead.finish(time.perf_counter() - begun)
             if result.status is Status.PASSED:
                 with clock.part("time"):
-                    draws = [] if expectations.needs_inputs else _draws_to_check(settings)
+                    draws = [] if correctness.needs_inputs else _draws_to_check(settings)
                     kept = _time(candidate, result, workload, index, draws, settings, remote.allowance)
                 with clock.part("check"):
-                    if index + 1 < len(workloads) and not expectations.needs_inputs:
+                    if index + 1 < len(workloads) and not correctness.needs_inputs:
                         with contextlib.suppress(CandidateDied):  # the next workload says so
                             _run_draws(remotes[index + 1], index + 1, workloads[index + 1], settings)
-                    for slot, (draw, answer) in enumerate(kept, 1):
-                        remote.give(answer, slot)
-                        if result.status is Status.PASSED:
-                            check(draw, timed=True)
+                    if result.status is Status.PASSED:
+                        found = [remote.found(answer, slot) for slot, (_, answer) in enumerate(kept, DRAW_SLOTS)]
+                        expected = [expectations.of(index, draw) for draw, _ in kept]
+                        correctness.check_drawn(result, found, expected, timed=True)
                 if result.status is Status.PASSED and record.floor_ms is not None:
                     _check_floor(result, record, reference.device.name)
         except CandidateTimeout:
@@ -390,7 +389,7 @@ def _judge_workloads(
             result.error = f"the kernel leaves no device memory to check its outputs: {error}"
         if result.status is not Status.PASSED:
             result.latency = result.speedup = None
-        if isinstance(remote.failure, CandidateDied) or result.status in (Status.TIMEOUT, Status.RUNTIME_ERROR):
+        if result.status in (Status.TIMEOUT, Status.RUNTIME_ERROR):
             # The process is gone, or its device may be in any state: nothing that it says of the rest would count.
             break
         expectations.forget(index)
@@ -398,7 +397,7 @@ def _judge_workloads(
 
 
 def _check_draws(
-    check: Any,
+    correctness: Correctness,
     remote: RemoteRunnable,
     result: WorkloadResult,
     expectations: Expectations,
@@ -407,18 +406,25 @@ def _check_draws(
     settings: Settings,
     meanwhile: Callable[[], object],
 ) -> None:
-    """Let flashinfer-bench's evaluator decide on correctness, draw by draw, before anything is timed."""
+    """Let flashinfer-bench's evaluator decide on correctness, a few draws at a time, before anything is timed."""
     result.status = Status.PASSED
-    if expectations.needs_inputs:
+    if correctness.needs_inputs:
         # The sampling evaluator draws a distribution from one set of inputs: more sets would take minutes each.
-        check(0)
+        correctness.check_called(result, remote, *expectations.with_inputs(index))
+        if remote.failure is not None:
+            raise remote.failure
+        refuse_writing(result, remote.written)
         return
     _run_draws(remote, index, workload, settings)
     try:
         meanwhile()
-        for draw in range(settings.num_trials):
-            expectations.make_ahead(remote.candidate.has_answered)
-            check(draw)
+        draws = range(settings.num_trials)
+        for some in (draws[first : first + DRAW_SLOTS] for first in draws[::DRAW_SLOTS]):
+            found = []
+            for _ in some:
+                expectations.make_ahead(remote.candidate.has_answered)
+                found.append(remote.next_draw())
+            correctness.check_drawn(result, found, [expectations.of(index, draw) for draw in some])
             if result.status is not Status.PASSED:
                 break
     finally:
@@ -428,57 +434,7 @@ def _check_draws(
 def _run_draws(remote: RemoteRunnable, index: int, workload: Workload, settings: Settings) -> None:
     """Have the candidate's process begin with the draws of a workload, if it has not."""
     seeds = [drawing.draw_seed(settings.seed, workload, draw) for draw in range(settings.num_trials)]
-    remote.run_ahead([("run", index, seed) for seed in seeds])
-
-
-def _check(
-    remote: RemoteRunnable,
-    result: WorkloadResult,
-    definition: Definition,
-    settings: Settings,
-    kind: str,
-    expect: Any,
-    draw: int,
-    *,
-    timed: bool = False,
-) -> None:
-    """Compare the outputs of one draw, of a call for that alone or of a timed one; a difference ends in the result."""
-    evaluator = resolve_evaluator(definition)
-    config = drawing.benchmark_config(settings)
-    expected, arguments = expect(draw)
-    quiet = io.StringIO()
-    with contextlib.redirect_stderr(quiet):
-        correctness, refusal = evaluator.check_correctness(
-            definition=definition,
-            sol_runnable=remote,
-            inputs=[arguments],
-            ref_outputs=[expected],
-            cfg=config,
-            log_path="",
-            device=drawing.device_name(kind),
-        )
-    if remote.failure is not None:
-        raise remote.failure
-    if correctness is not None:
-        result.max_absolute_error = max(result.max_absolute_error or 0.0, correctness.max_absolute_error)
-        result.max_relative_error = max(result.max_relative_error or 0.0, correctness.max_relative_error)
-    if refusal is not None:
-        result.status = Status(refusal.status.value)
-        # The evaluator prints a message, or a traceback through our own code: its last line is the message.
-        told = writable(quiet.getvalue().strip().rpartition("\n")[2][-2000:])
-        if result.status is Status.RUNTIME_ERROR or arguments != list(DRAWN):
-            result.error = told
-        else:
-            result.error = _mismatch(definition, remote.last, expected, config) or told
-        if timed:
-            result.status = Status.REJECTED
-            result.error = (
-                "right before it was timed, wrong in a timed call, which had new values in the same memory: results "
-                f"are kept from one call to another, or the work is not done in the call ({result.error})"
-            )
-    elif remote.written:
-        result.status = Status.REJECTED
-        result.error = f"it writes to its input {', '.join(map(repr, remote.written))}; work on a copy"
+    remote.run_ahead([(index, seed) for seed in seeds])
 
 
 def _draws_to_check(settings: Settings) -> list[int]:
@@ -618,31 +574,3 @@ def _check_reference(reference: Reference, definition: Definition, device: Any) 
             f"reference/reference.json of {reference.task_id} was measured on {reference.device.name}, this is "
             f"{device.name}: speedups between devices say nothing; delete the task's reference folder to measure again"
         )
-
-
-def _mismatch(definition: Definition, outputs: Any, expected: list[torch.Tensor], config: Any) -> str:
-    """Where outputs differ from what was expected, in words: shape, dtype, or the first wrong elements."""
-    found = outputs if isinstance(outputs, list) else [outputs]
-    if len(found) != len(definition.outputs):
-        return f"run returned {len(found)} outputs, the definition has {len(definition.outputs)}"
-    for (name, _), got, want in zip(definition.outputs.items(), found, expected, strict=False):
-        if not isinstance(got, torch.Tensor):
-            got = torch.tensor(got)
-        if tuple(got.shape) != tuple(want.shape):
-            return f"output {name!r} has shape {list(got.shape)}, expected {list(want.shape)}"
-        if got.dtype != want.dtype:
-            return f"output {name!r} is {got.dtype}, expected {want.dtype}"
-        x, y = got.to(torch.float32), want.to(torch.float32)
-        off = (x - y).abs()
-        wrong = ~torch.isfinite(x) | ((off > config.atol) & (off / (y.abs() + 1e-8) > config.rtol))
-        count = int(wrong.sum())
-        if not count:
-            continue
-        where = wrong.nonzero()[:3].tolist()
-        shown = "; ".join(
-            f"{name}[{', '.join(map(str, at))}] is {x[tuple(at)].item():.6g}, expected {y[tuple(at)].item():.6g}"
-            for at in where
-        )
-        share = 100 * count / wrong.numel()
-        return f"output {name!r}: {count} of {wrong.numel()} elements ({share:.3g} %) are wrong: {shown}"
-    return ""

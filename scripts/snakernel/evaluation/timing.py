@@ -22,7 +22,7 @@ METHODS = {
     "cpu": "wall clock around each call on the CPU (Triton's interpreter); new values in each call; median",
 }
 L2_FLUSH_BYTES = 256 * 1024 * 1024
-SLEEP_US = 200.0
+SLEEP_US = 120.0
 """Hides the launch of most calls, and what the host now and then does instead."""
 MAX_SLEEP_US = 2000.0
 """A call that the host launches for longer than this is the host's: its gaps are part of its latency."""
@@ -169,8 +169,8 @@ class Timer:
             times.calls_ms += [self._elapsed(first, last) for first, last in pairs]
             ending = index >= iterations or clock() - begun > budget_s or self._tight(times.calls_ms)
         sleep_ms = sleep_cycles / cycles_per_us / 1e3
-        if launches_ms and self._median(times.host_ms) > self._median(launches_ms) + sleep_ms / 2:
-            # A call that waits for the device waits for the sleep too: its own time is that of a warm-up call.
+        if launches_ms and self._median(times.host_ms) > self._median(launches_ms) + 0.75 * sleep_ms:
+            # A call that waits for the device waits for most of the sleep: its own time is that of a warm-up call.
             times.waits, times.host_ms = True, launches_ms
         trailing_ms = [self._trailing_ms(call, contents)]
         while trailing_ms[-1] > SETTLED_MS and len(trailing_ms) < TRAILING_CALLS:
