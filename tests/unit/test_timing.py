@@ -41,6 +41,7 @@ def timer(device: Device) -> Timer:
     made._event, made._stream = SimpleNamespace, lambda: None
     made._record = device.record
     made._elapsed = lambda first, last: (last.at - first.at) * 1e3
+    made._has_come = lambda event: event.at <= device.now
     made._wait = lambda event: setattr(device, "now", max(device.now, event.at))
     made._synchronize = device.wait
     made._sleep = lambda cycles: device.queue(cycles / 1e9)
@@ -84,6 +85,28 @@ def test_a_call_that_the_host_launches_for_long_does_not_wait(timer: Timer, devi
     times = time(timer, long)
     assert not times.waits
     assert times.host_ms == pytest.approx([(5e-3 + LAUNCH_S) * 1e3] * len(times.host_ms))
+
+
+def test_a_call_that_the_host_is_late_with_is_not_counted(timer: Timer, device: Device) -> None:
+    calls = itertools.count()
+
+    def now_and_then_late(_: object) -> None:
+        device.now += 1e-3 if next(calls) in (13, 15, 40) else 0.0
+        device.queue(KERNEL_S)
+
+    times = time(timer, now_and_then_late)
+    assert times.calls_ms == pytest.approx([KERNEL_S * 1e3] * len(times.calls_ms))
+    assert len(times.host_ms) - len(times.calls_ms) == 2
+
+
+def test_a_call_that_waits_is_late_at_any_length_of_the_sleep_and_counted(timer: Timer, device: Device) -> None:
+    slept: list[float] = []
+    sleep = timer._sleep
+    timer._sleep = lambda cycles: (slept.append(cycles / 1e9), sleep(cycles))
+    lengths = itertools.cycle([50e-6, 60e-6, 70e-6])
+    times = time(timer, lambda _: (device.queue(next(lengths)), device.wait()))
+    assert len(times.calls_ms) > MIN_SHORT_CALLS
+    assert len(set(slept[2:])) == 1  # after two that tell how long a cycle is
 
 
 def test_short_calls_and_those_that_vary_are_made_more_often(timer: Timer, device: Device) -> None:

@@ -23,7 +23,7 @@ METHODS = {
 }
 L2_FLUSH_BYTES = 256 * 1024 * 1024
 SLEEP_US = 120.0
-"""Hides the launch of most calls, and what the host now and then does instead."""
+"""Hides the launch of most calls. One whose launch took longer is not counted, and the sleep is longer from then on."""
 MAX_SLEEP_US = 2000.0
 """A call that the host launches for longer than this is the host's: its gaps are part of its latency."""
 QUEUE = 8
@@ -96,6 +96,7 @@ class Timer:
             event, base = torch.cuda.Event, torch._C._CudaEventBase
             self._event = lambda: event(enable_timing=True)
             self._record, self._elapsed, self._wait = base.record, base.elapsed_time, base.synchronize
+            self._has_come = base.query
             self._sleep, self._zero = torch._C._cuda_sleep, torch._C.TensorBase.zero_
             self._stream, self._synchronize = torch.cuda.current_stream, torch.cuda.synchronize
 
@@ -147,31 +148,39 @@ class Timer:
                 break
         # The device must still be asleep when the host has launched everything; the last warm-up call compiled nothing.
         launch_us = 1e3 * launches_ms[-1] if launches_ms else 0.0
-        sleep_cycles = int(min(max(SLEEP_US, 1.5 * launch_us), MAX_SLEEP_US) * cycles_per_us)
+        sleep_us = min(max(SLEEP_US, 1.5 * launch_us), MAX_SLEEP_US)
         begun = clock()
         ending, index = False, 0
+        exposed_ms: list[float] = []
         while not ending or contents.pending:
-            pairs = []
+            calls = []
             for _ in range(1 if ending else min(queue, max(1, iterations - index))):
                 first, last = self._event(), self._event()
                 arguments = contents.prepare(index, ending)
                 self._zero(flush)
-                self._sleep(sleep_cycles)
+                self._sleep(int(sleep_us * cycles_per_us))
                 record(first, self._stream())
                 start = clock()
                 result = call(arguments)
                 times.host_ms.append((clock() - start) * 1e3)
+                exposed = self._has_come(first)  # the device has slept enough: it may have waited for the launch
                 record(last, self._stream())
                 contents.keep(result)
-                pairs.append((first, last))
+                calls.append((first, last, exposed))
                 index += 1
             self._synchronize()
-            times.calls_ms += [self._elapsed(first, last) for first, last in pairs]
+            # A call that waits for the device waits for most of the sleep.
+            if launches_ms and self._median(times.host_ms) > self._median(launches_ms) + 0.75e-3 * sleep_us:
+                times.waits = True
+            for first, last, exposed in calls:
+                counts = not exposed or times.waits or sleep_us >= MAX_SLEEP_US
+                (times.calls_ms if counts else exposed_ms).append(self._elapsed(first, last))
+            if not times.waits and any(exposed for _, _, exposed in calls):
+                sleep_us = min(2 * sleep_us, MAX_SLEEP_US)
             ending = index >= iterations or clock() - begun > budget_s or self._tight(times.calls_ms)
-        sleep_ms = sleep_cycles / cycles_per_us / 1e3
-        if launches_ms and self._median(times.host_ms) > self._median(launches_ms) + 0.75 * sleep_ms:
-            # A call that waits for the device waits for most of the sleep: its own time is that of a warm-up call.
-            times.waits, times.host_ms = True, launches_ms
+        times.calls_ms = times.calls_ms or exposed_ms
+        if times.waits:
+            times.host_ms = launches_ms  # its own time is that of a warm-up call
         trailing_ms = [self._trailing_ms(call, contents)]
         while trailing_ms[-1] > SETTLED_MS and len(trailing_ms) < TRAILING_CALLS:
             trailing_ms.append(self._trailing_ms(call, contents))
