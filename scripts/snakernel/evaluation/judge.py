@@ -255,9 +255,9 @@ def judge(
                 candidate.begin("build", solution, allowance=build)
             ahead.begin(solution, secrets.randbits(31))
             scan = cache(partial(suspicions, kernel))
-            results, broken = _judge_workloads(
-                candidate, build, correctness, workloads, reference, expectations, settings, clock, scan, ahead
-            )
+            judgment = _Judgment(candidate, correctness, expectations, workloads, reference, settings, clock, ahead)
+            broken = judgment.of_build(build)
+            results = [] if broken else judgment.of_workloads(scan)
             kernels = _kernels(candidate) if kind == "cuda" and results else []
             own = {os.getpid(), candidate.pid, *ahead.pids}
             state = devices.conditions(device.uuid, own) if kind == "cuda" else None
@@ -319,181 +319,167 @@ def _start(candidate: Candidate, reference: Reference, definition: Definition, k
     return device
 
 
-def _judge_workloads(
-    candidate: Candidate,
-    build: Allowance,
-    correctness: Correctness,
-    workloads: list[Workload],
-    reference: Reference,
-    expectations: Expectations,
-    settings: Settings,
-    clock: Clock,
-    meanwhile: Callable[[], object],
-    ahead: CompileAhead,
-) -> tuple[list[WorkloadResult], tuple[Status, str] | None]:
-    """The results, and, where there was nothing to run, the status and error of the whole kernel.
+@dataclass
+class _Judgment:
+    """One kernel on its way through the workloads."""
 
-    ``meanwhile`` is called while the kernel's process compiles, and may be called again.
-    """
-    try:
-        with clock.part("build"):
-            if not candidate.has_answered(IMPORT_S):
-                expectations.make_ahead(candidate.has_answered)
-            candidate.finish(build)
-    except CandidateTimeout:
-        return [], (Status.TIMEOUT, f"importing the kernel took more than {settings.eval_timeout_s:g} s")
-    except (CandidateError, CandidateDied) as error:
-        return [], (Status.COMPILE_ERROR, str(error))
-    results = [
-        WorkloadResult(
-            uuid=workload.uuid,
-            axes=workload.axes,
-            status=Status.NOT_RUN,
-            reference_ms=record.latency.median_ms,
-            baseline_ms=record.baseline.median_ms if record.baseline else None,
-            floor_ms=record.floor_ms,
-            error="not run: an earlier workload failed",
-        )
-        for workload, record in zip(workloads, reference.workloads, strict=True)
-    ]
-    remotes = [RemoteRunnable(candidate, Allowance(settings.eval_timeout_s)) for _ in workloads]
-    for index, (workload, record, result) in enumerate(zip(workloads, reference.workloads, results, strict=True)):
-        result.error = ""
-        remote = remotes[index]
+    candidate: Candidate
+    correctness: Correctness
+    expectations: Expectations
+    workloads: list[Workload]
+    reference: Reference
+    settings: Settings
+    clock: Clock
+    ahead: CompileAhead
+
+    def __post_init__(self) -> None:
+        self.remotes = [RemoteRunnable(self.candidate, Allowance(self.settings.eval_timeout_s)) for _ in self.workloads]
+
+    def of_build(self, allowance: Allowance) -> tuple[Status, str] | None:
+        """Wait for the kernel's import, which has begun; the status and error of the whole kernel where that failed."""
         try:
-            with clock.part("check"):
-                begun = time.perf_counter()
-                _check_draws(correctness, remote, result, expectations, index, workload, settings, meanwhile)
-                ahead.finish(time.perf_counter() - begun)
-            if result.status is Status.PASSED:
-                with clock.part("time"):
-                    draws = [] if correctness.needs_inputs else _draws_to_check(settings)
-                    kept = _time(candidate, result, workload, index, draws, settings, remote.allowance)
-                with clock.part("check"):
-                    if index + 1 < len(workloads) and not correctness.needs_inputs:
-                        with contextlib.suppress(CandidateDied):  # the next workload says so
-                            _run_draws(remotes[index + 1], index + 1, workloads[index + 1], settings)
-                    if result.status is Status.PASSED:
-                        found = [remote.found(answer, slot) for slot, (_, answer) in enumerate(kept, DRAW_SLOTS)]
-                        expected = [expectations.of(index, draw) for draw, _ in kept]
-                        correctness.check_drawn(result, found, expected, timed=True)
-                if result.status is Status.PASSED and record.floor_ms is not None:
-                    _check_floor(result, record, reference.device.name)
+            with self.clock.part("build"):
+                if not self.candidate.has_answered(IMPORT_S):
+                    self.expectations.make_ahead(self.candidate.has_answered)
+                self.candidate.finish(allowance)
         except CandidateTimeout:
-            result.status = Status.TIMEOUT
-            result.error = f"not done after {settings.eval_timeout_s:g} s"
+            return Status.TIMEOUT, f"importing the kernel took more than {self.settings.eval_timeout_s:g} s"
         except (CandidateError, CandidateDied) as error:
-            result.status, result.error = Status.RUNTIME_ERROR, str(error)
-        except torch.OutOfMemoryError as error:
-            result.status = Status.RUNTIME_ERROR
-            result.error = f"the kernel leaves no device memory to check its outputs: {error}"
-        if result.status is not Status.PASSED:
-            result.latency = result.speedup = None
-        if result.status in (Status.TIMEOUT, Status.RUNTIME_ERROR):
-            # The process is gone, or its device may be in any state: nothing that it says of the rest would count.
-            break
-        expectations.forget(index)
-    return results, None
+            return Status.COMPILE_ERROR, str(error)
+        return None
 
-
-def _check_draws(
-    correctness: Correctness,
-    remote: RemoteRunnable,
-    result: WorkloadResult,
-    expectations: Expectations,
-    index: int,
-    workload: Workload,
-    settings: Settings,
-    meanwhile: Callable[[], object],
-) -> None:
-    """Let flashinfer-bench's evaluator decide on correctness, a few draws at a time, before anything is timed."""
-    result.status = Status.PASSED
-    if correctness.needs_inputs:
-        # The sampling evaluator draws a distribution from one set of inputs: more sets would take minutes each.
-        correctness.check_called(result, remote, *expectations.with_inputs(index))
-        if remote.failure is not None:
-            raise remote.failure
-        refuse_writing(result, remote.written)
-        return
-    _run_draws(remote, index, workload, settings)
-    try:
-        meanwhile()
-        draws = range(settings.num_trials)
-        for some in (draws[first : first + DRAW_SLOTS] for first in draws[::DRAW_SLOTS]):
-            found = []
-            for _ in some:
-                expectations.make_ahead(remote.candidate.has_answered)
-                found.append(remote.next_draw())
-            correctness.check_drawn(result, found, [expectations.of(index, draw) for draw in some])
+    def of_workloads(self, meanwhile: Callable[[], object]) -> list[WorkloadResult]:
+        """The results; ``meanwhile`` is called while the kernel's process compiles, and may be called again."""
+        results = [
+            WorkloadResult(
+                uuid=workload.uuid,
+                axes=workload.axes,
+                status=Status.NOT_RUN,
+                reference_ms=record.latency.median_ms,
+                baseline_ms=record.baseline.median_ms if record.baseline else None,
+                floor_ms=record.floor_ms,
+                error="not run: an earlier workload failed",
+            )
+            for workload, record in zip(self.workloads, self.reference.workloads, strict=True)
+        ]
+        for index, result in enumerate(results):
+            result.status, result.error = Status.PASSED, ""
+            try:
+                self._check_and_time(index, result, meanwhile)
+            except CandidateTimeout:
+                result.status = Status.TIMEOUT
+                result.error = f"not done after {self.settings.eval_timeout_s:g} s"
+            except (CandidateError, CandidateDied) as error:
+                result.status, result.error = Status.RUNTIME_ERROR, str(error)
+            except torch.OutOfMemoryError as error:
+                result.status = Status.RUNTIME_ERROR
+                result.error = f"the kernel leaves no device memory to check its outputs: {error}"
             if result.status is not Status.PASSED:
+                result.latency = result.speedup = None
+            if result.status in (Status.TIMEOUT, Status.RUNTIME_ERROR):
+                # The process is gone, or its device may be in any state: nothing that it says of the rest would count.
                 break
-    finally:
-        remote.drain()
+            self.expectations.forget(index)
+        return results
 
+    def _check_and_time(self, index: int, result: WorkloadResult, meanwhile: Callable[[], object]) -> None:
+        with self.clock.part("check"):
+            begun = time.perf_counter()
+            self._check_draws(index, result, meanwhile)
+            self.ahead.finish(time.perf_counter() - begun)
+        if result.status is not Status.PASSED:
+            return
+        with self.clock.part("time"):
+            kept = self._time(index, result)
+        with self.clock.part("check"):
+            if index + 1 < len(self.workloads) and not self.correctness.needs_inputs:
+                with contextlib.suppress(CandidateDied):  # the next workload says so
+                    self._run_draws(index + 1)
+            if result.status is Status.PASSED:
+                found = [self.remotes[index].found(answer, slot) for slot, (_, answer) in enumerate(kept, DRAW_SLOTS)]
+                expected = [self.expectations.of(index, draw) for draw, _ in kept]
+                self.correctness.check_drawn(result, found, expected, timed=True)
+        if result.status is Status.PASSED:
+            _check_floor(result, self.reference.workloads[index], self.reference.device.name)
 
-def _run_draws(remote: RemoteRunnable, index: int, workload: Workload, settings: Settings) -> None:
-    """Have the candidate's process begin with the draws of a workload, if it has not."""
-    seeds = [drawing.draw_seed(settings.seed, workload, draw) for draw in range(settings.num_trials)]
-    remote.run_ahead([(index, seed) for seed in seeds])
+    def _check_draws(self, index: int, result: WorkloadResult, meanwhile: Callable[[], object]) -> None:
+        """Let flashinfer-bench's evaluator decide on correctness, a few draws at a time, before anything is timed."""
+        remote = self.remotes[index]
+        if self.correctness.needs_inputs:
+            # The sampling evaluator draws a distribution from one set of inputs: more sets would take minutes each.
+            self.correctness.check_called(result, remote, *self.expectations.with_inputs(index))
+            if remote.failure is not None:
+                raise remote.failure
+            refuse_writing(result, remote.written)
+            return
+        self._run_draws(index)
+        try:
+            meanwhile()
+            draws = range(self.settings.num_trials)
+            for some in (draws[first : first + DRAW_SLOTS] for first in draws[::DRAW_SLOTS]):
+                found = []
+                for _ in some:
+                    self.expectations.make_ahead(self.candidate.has_answered)
+                    found.append(remote.next_draw())
+                self.correctness.check_drawn(result, found, [self.expectations.of(index, draw) for draw in some])
+                if result.status is not Status.PASSED:
+                    break
+        finally:
+            remote.drain()
 
+    def _run_draws(self, index: int) -> None:
+        """Have the candidate's process begin with the draws of a workload, if it has not."""
+        self.remotes[index].run_ahead([(index, self._seed(index, draw)) for draw in range(self.settings.num_trials)])
 
-def _draws_to_check(settings: Settings) -> list[int]:
-    """The draws whose outputs are looked at after the timing: one that the candidate has not seen, and any other."""
-    return [settings.num_trials, secrets.randbelow(settings.num_trials)]
+    def _seed(self, index: int, draw: int) -> int:
+        return drawing.draw_seed(self.settings.seed, self.workloads[index], draw)
 
+    def _time(self, index: int, result: WorkloadResult) -> list[tuple[int, dict[str, Any]]]:
+        """Time a workload that passed, on values that it has not been checked on.
 
-def _time(
-    candidate: Candidate,
-    result: WorkloadResult,
-    workload: Workload,
-    index: int,
-    draws: list[int],
-    settings: Settings,
-    allowance: Allowance,
-) -> list[tuple[int, dict[str, Any]]]:
-    """Time a workload that passed, on values that it has not been checked on.
-
-    Returns:
-        ``draws``, which some of the timed calls were given, and what those returned: nobody but the judge knows which
-        calls these are.
-    """
-    calls = random.SystemRandom().sample(range(timing.MIN_CALLS), len(draws))
-    checks = sorted(zip(calls, draws, strict=True))
-    answer = candidate.request(
-        "time",
-        index,
-        timed_seeds(settings.seed, workload),
-        [(call, drawing.draw_seed(settings.seed, workload, draw)) for call, draw in checks],
-        settings.warmup_runs,
-        settings.iterations,
-        settings.timing_budget_s,
-        allowance=allowance,
-    )
-    try:
-        calls_ms, host_ms = ([float(value) for value in answer[key]] for key in ("calls_ms", "host_ms"))
-        trailing_ms, waits = float(answer["trailing_ms"] or 0), bool(answer.get("waits"))
-        kept = [(draw, dict(one)) for (_, draw), one in zip(checks, answer["kept"], strict=True)]
-    except (LookupError, TypeError, ValueError, OverflowError):
-        raise candidate.unreadable() from None
-    if (
-        not calls_ms
-        or not all(0 < value < math.inf for value in calls_ms)
-        or not all(0 <= value < math.inf for value in [*host_ms, trailing_ms])
-    ):
-        raise candidate.unreadable()
-    result.latency = Latency.of(calls_ms, host_ms, waits=waits)
-    if trailing_ms > max(TRAILING_MS, TRAILING_SHARE * result.latency.median_ms):
-        result.status = Status.REJECTED
-        result.error = (
-            f"the device works on for {trailing_ms * 1e3:.0f} us after the call: part of the work is on a stream that "
-            "the caller's stream does not wait for"
+        Returns:
+            Draws that two of the timed calls were given, one that the candidate has not seen and any other, and what
+            these calls returned: nobody but the judge knows which they are. None where the evaluator needs the inputs.
+        """
+        trials, allowance = self.settings.num_trials, self.remotes[index].allowance
+        draws = [] if self.correctness.needs_inputs else [trials, secrets.randbelow(trials)]
+        calls = random.SystemRandom().sample(range(timing.MIN_CALLS), len(draws))
+        checks = sorted(zip(calls, draws, strict=True))
+        answer = self.candidate.request(
+            "time",
+            index,
+            timed_seeds(self.settings.seed, self.workloads[index]),
+            [(call, self._seed(index, draw)) for call, draw in checks],
+            self.settings.warmup_runs,
+            self.settings.iterations,
+            self.settings.timing_budget_s,
+            allowance=allowance,
         )
-        return []
-    if result.latency.host_ms is not None:
-        _check_pace(candidate, result, allowance)
-    if result.reference_ms is not None:
-        result.speedup = result.reference_ms / result.latency.median_ms
-    return kept
+        try:
+            calls_ms, host_ms = ([float(value) for value in answer[key]] for key in ("calls_ms", "host_ms"))
+            trailing_ms, waits = float(answer["trailing_ms"] or 0), bool(answer.get("waits"))
+            kept = [(draw, dict(one)) for (_, draw), one in zip(checks, answer["kept"], strict=True)]
+        except (LookupError, TypeError, ValueError, OverflowError):
+            raise self.candidate.unreadable() from None
+        if (
+            not calls_ms
+            or not all(0 < value < math.inf for value in calls_ms)
+            or not all(0 <= value < math.inf for value in [*host_ms, trailing_ms])
+        ):
+            raise self.candidate.unreadable()
+        result.latency = Latency.of(calls_ms, host_ms, waits=waits)
+        if trailing_ms > max(TRAILING_MS, TRAILING_SHARE * result.latency.median_ms):
+            result.status = Status.REJECTED
+            result.error = (
+                f"the device works on for {trailing_ms * 1e3:.0f} us after the call: part of the work is on a stream "
+                "that the caller's stream does not wait for"
+            )
+            return []
+        if result.latency.host_ms is not None:
+            _check_pace(self.candidate, result, allowance)
+        if result.reference_ms is not None:
+            result.speedup = result.reference_ms / result.latency.median_ms
+        return kept
 
 
 def _check_pace(candidate: Candidate, result: WorkloadResult, allowance: Allowance) -> None:
@@ -526,7 +512,9 @@ def _check_pace(candidate: Candidate, result: WorkloadResult, allowance: Allowan
 
 def _check_floor(result: WorkloadResult, record: ReferenceWorkload, device: str) -> None:
     """Refuse a latency that the device cannot reach."""
-    assert result.latency is not None and record.floor_ms is not None
+    assert result.latency is not None
+    if record.floor_ms is None:
+        return
     if result.latency.median_ms < roofline.MARGIN * record.floor_ms - roofline.RESOLUTION_MS:
         result.status = Status.REJECTED
         result.error = (
