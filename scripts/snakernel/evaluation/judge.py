@@ -242,6 +242,7 @@ def judge(
                 ahead.start()
                 device = _start(candidate, reference, definition, kind)
                 if standby:
+                    devices.conditions(device.uuid, set())  # NVML's first answers take milliseconds
                     expectations.make_ahead(lambda: False, STANDBY_S)
                     torch.cuda.empty_cache()  # others may need the memory meanwhile
                 ahead.finish_start(START_S)
