@@ -632,13 +632,13 @@ def _serve(
             written = [name for name, old, new in zip(tensors, before, after, strict=True) if old != new]
             return {**hand_over(result, slot(number)), "written": written}
         if command == "time":
-            index, seeds, checks, warmup_runs, iterations, budget_s = arguments
+            index, seed, checks, warmup_runs, iterations, budget_s = arguments
             kept: dict[int, dict[str, Any]] = {}
 
             def keep(number: int, result: Any) -> None:
                 kept[number] = hand_over(result, slot(DRAW_SLOTS + number))
 
-            contents = make_contents(definition, workloads[index], seeds, kind, dataset, checks=checks, keep=keep)
+            contents = make_contents(definition, workloads[index], seed, kind, dataset, checks=checks, keep=keep)
             with inference(), mode:
                 times = time_calls(call, contents, warmup_runs=warmup_runs, iterations=iterations, budget_s=budget_s)
             return {**vars(times), "kept": [kept[number] for number in range(len(checks))]}

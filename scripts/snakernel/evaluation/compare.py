@@ -17,7 +17,7 @@ from typing import Any
 from flashinfer_bench.data import Definition, Solution, Workload
 
 from snakernel.evaluation.candidate import Allowance, Candidate, CandidateDied, CandidateError
-from snakernel.evaluation.reference import timed_seeds
+from snakernel.evaluation.reference import timed_seed
 from snakernel.evaluation.sandbox import Sandbox, blob_folders
 from snakernel.evaluation.timing import median_interval
 from snakernel.evaluation.verdict import Settings
@@ -105,11 +105,11 @@ def _round(
     for index, workload in order.sample(list(enumerate(workloads)), len(workloads)):
         medians = [0.0, 0.0]
         for number in order.sample((0, 1), 2):
-            seeds = timed_seeds(settings.seed, workload)
+            seed = timed_seed(settings.seed, workload)
             limits = (settings.warmup_runs, settings.iterations, settings.timing_budget_s / ROUNDS)
             with _told(number):
                 allowance = Allowance(settings.eval_timeout_s)
-                times = candidates[number].request("time", index, seeds, [], *limits, allowance=allowance)
+                times = candidates[number].request("time", index, seed, [], *limits, allowance=allowance)
             medians[number] = _median(number, times)
         ratios.append(math.log(medians[1] / medians[0]))
     return statistics.fmean(ratios)

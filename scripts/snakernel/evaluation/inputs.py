@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 
 CHECKSUM_WORDS = 2**24
+MIN_SETS, MAX_SETS, SETS_BYTES = 2, 8, 2**28
+"""Sets of memory that timed calls use in turn, on a device as many as these bytes have room for: where a small tensor
+lies may have a part in a short call's latency, and differs from one process to another."""
 MOVE = 7919
 """Elements by which the values of each timed call are moved on; a prime, so that small tensors meet no cycle early."""
 
@@ -186,7 +189,7 @@ class Contents:
         self,
         definition: Definition,
         workload: Workload,
-        seeds: list[int],
+        seed: int,
         kind: str,
         dataset: Path,
         *,
@@ -198,7 +201,7 @@ class Contents:
         Args:
             definition: whose inputs they are.
             workload: of which shapes.
-            seeds: of the values that move, and then of each set of memory.
+            seed: of the values that move.
             kind: cuda or cpu.
             dataset: where blobs are.
             checks: number of a timed call and seed of the draw that it gets, for calls whose outputs will be compared.
@@ -209,19 +212,26 @@ class Contents:
         def draw(seed: int) -> list[Any]:
             return draw_inputs(definition, workload, seed, kind, dataset)
 
-        self._source, *self._sets = (draw(seed) for seed in seeds)
+        self._source = draw(seed)
+        tensors = [position for position, value in enumerate(self._source) if isinstance(value, torch.Tensor)]
+        names = list(definition.inputs)
+        drawn = [
+            at for at in tensors if names[at] not in workload.inputs or workload.inputs[names[at]].type == "random"
+        ]
+        # What is read from files is one tensor in all draws, but on the CPU.
+        copied = tensors if kind == "cpu" else drawn
+        size = max(sum(self._source[at].nbytes for at in drawn), 1)
+        most = MAX_SETS if kind == "cuda" else MIN_SETS
+        self._sets = [
+            [value.clone() if at in copied else value for at, value in enumerate(self._source)]
+            for _ in range(max(MIN_SETS, min(most, SETS_BYTES // size)))
+        ]
+        # A distribution stays one only as a whole: the probabilities of sampling are not moved.
+        self._moving = [] if definition.op_type == "sampling" else drawn
         # Drawn before the first call: a draw in between could be noticed by the kernel.
         self._checks = [(call, number, draw(seed)) for number, (call, seed) in enumerate(sorted(checks))]
         self._keep, self._due, self._calls = keep, None, 0
         self._output_bytes = output_bytes(definition, workload)
-        # A distribution stays one only as a whole: the probabilities of sampling are not moved.
-        self._moving = [
-            position
-            for position, name in enumerate(definition.inputs)
-            if isinstance(self._source[position], torch.Tensor)
-            and definition.op_type != "sampling"
-            and (name not in workload.inputs or workload.inputs[name].type == "random")
-        ]
 
     @property
     def pending(self) -> bool:

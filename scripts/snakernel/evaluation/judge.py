@@ -38,7 +38,7 @@ from snakernel.evaluation.candidate import (
 from snakernel.evaluation.compile_ahead import CompileAhead, processes
 from snakernel.evaluation.correctness import Correctness, Found, refuse_writing
 from snakernel.evaluation.expectations import Expectations
-from snakernel.evaluation.reference import definition_hash, timed_seeds
+from snakernel.evaluation.reference import definition_hash, timed_seed
 from snakernel.evaluation.sandbox import Sandbox, blob_folders
 from snakernel.evaluation.solution import kernel_sha256, source_of
 from snakernel.evaluation.suspicion import suspicions
@@ -449,7 +449,7 @@ class _Judgment:
         answer = self.candidate.request(
             "time",
             index,
-            timed_seeds(self.settings.seed, self.workloads[index]),
+            timed_seed(self.settings.seed, self.workloads[index]),
             [(call, self._seed(index, draw)) for call, draw in checks],
             self.settings.warmup_runs,
             self.settings.iterations,

@@ -17,15 +17,13 @@ from snakernel.evaluation import inputs as drawing
 from snakernel.evaluation.verdict import Latency, Reference, ReferenceWorkload, Settings, expected_path
 from snakernel.files import digest_texts
 
-TIMED_SETS = 2
-"""Sets of memory that timed calls use in turn."""
 READ_BYTES_PER_S = 500e6
 """Outputs are kept where reading them at this rate is quicker than computing them again."""
 
 
-def timed_seeds(seed: int, workload: Workload) -> list[int]:
-    """Seeds of the inputs of timed calls: of the values that move, and of each set of memory."""
-    return [drawing.draw_seed(seed, workload, 1000 + number) for number in range(1 + TIMED_SETS)]
+def timed_seed(seed: int, workload: Workload) -> int:
+    """The seed of the values that timed calls get."""
+    return drawing.draw_seed(seed, workload, 1000)
 
 
 def definition_hash(definition: Definition) -> str:
@@ -83,7 +81,7 @@ def measure_reference(
                 {f"{n}.{k}": one.contiguous() for n, draw in enumerate(draws) for k, one in enumerate(draw.expected)},
                 path,
             )
-        contents = drawing.Contents(definition, workload, timed_seeds(settings.seed, workload), kind, dataset)
+        contents = drawing.Contents(definition, workload, timed_seed(settings.seed, workload), kind, dataset)
         with torch.no_grad():
             times = timing.Timer(kind).time(
                 lambda arguments: runnable(*arguments),
