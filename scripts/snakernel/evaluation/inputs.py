@@ -178,7 +178,7 @@ def hash_tensors(tensors: list[torch.Tensor]) -> str:
 
 
 class Contents:
-    """What timed calls are given: a few sets of memory, and in each of them values that no call has seen.
+    """What timed calls are given: a few sets of memory, and in each call values that no call has seen.
 
     A kernel that keeps results, by the address or by the values of its inputs, or that knows when it is timed, gains
     nothing by it: what a call returns may be looked at, and the values are those of no earlier one. New values are
