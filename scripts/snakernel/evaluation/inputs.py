@@ -193,6 +193,7 @@ class Contents:
         kind: str,
         dataset: Path,
         *,
+        warmup_runs: int,
         checks: Sequence[tuple[int, int]] = (),
         keep: Callable[[int, Any], None] | None = None,
     ):
@@ -204,6 +205,7 @@ class Contents:
             seed: of the values that move.
             kind: cuda or cpu.
             dataset: where blobs are.
+            warmup_runs: calls that come before the timed ones.
             checks: number of a timed call and seed of the draw that it gets, for calls whose outputs will be compared.
             keep: gets the number of such a check and what the call returned.
         """
@@ -221,7 +223,8 @@ class Contents:
         # What is read from files is one tensor in all draws, but on the CPU.
         copied = tensors if kind == "cpu" else drawn
         size = max(sum(self._source[at].nbytes for at in drawn), 1)
-        most = MAX_SETS if kind == "cuda" else MIN_SETS
+        # No more than have been seen when timed calls begin: results that are kept by address are wrong from then on.
+        most = min(MAX_SETS, warmup_runs) if kind == "cuda" else MIN_SETS
         self._sets = [
             [value.clone() if at in copied else value for at, value in enumerate(self._source)]
             for _ in range(max(MIN_SETS, min(most, SETS_BYTES // size)))

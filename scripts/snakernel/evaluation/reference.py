@@ -81,7 +81,8 @@ def measure_reference(
                 {f"{n}.{k}": one.contiguous() for n, draw in enumerate(draws) for k, one in enumerate(draw.expected)},
                 path,
             )
-        contents = drawing.Contents(definition, workload, timed_seed(settings.seed, workload), kind, dataset)
+        seed = timed_seed(settings.seed, workload)
+        contents = drawing.Contents(definition, workload, seed, kind, dataset, warmup_runs=settings.warmup_runs)
         with torch.no_grad():
             times = timing.Timer(kind).time(
                 lambda arguments: runnable(*arguments),
