@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -129,6 +130,25 @@ def test_more_draws_than_are_under_way_at_once_are_each_compared_with_their_own_
     head = "calls = iter(range(1000))\n"
     evaluation = judged(honest_but(f"if next(calls) == {wrong}: y = y + 1", head), num_trials=7)
     assert evaluation.workloads[0].status is (Status.PASSED if wrong is None else Status.INCORRECT_NUMERICAL)
+
+
+@pytest.mark.parametrize("answer", [{}, {"written": None}])
+def test_an_answer_must_tell_which_inputs_were_written_to(judged, answer: dict[str, object]) -> None:
+    from snakernel.evaluation.candidate import Allowance, CandidateDied
+    from snakernel.evaluation.judge import RemoteRunnable
+
+    finish = {"outputs": [], "several": True, **answer}
+    candidate = SimpleNamespace(
+        kind="cpu",
+        begin=lambda *_, **__: None,
+        finish=lambda _: finish,
+        outputs=lambda *_: [],
+        unreadable=lambda: CandidateDied("cannot be read"),
+    )
+    remote = RemoteRunnable(candidate, Allowance(1))
+    remote.run_ahead([(0, 7)])
+    with pytest.raises(CandidateDied, match="cannot be read"):
+        remote.next_draw()
 
 
 def test_an_endless_kernel_is_killed_with_its_children(judged) -> None:

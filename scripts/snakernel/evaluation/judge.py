@@ -125,18 +125,9 @@ class RemoteRunnable:
         """
         slot = self._ended % DRAW_SLOTS
         self._ended += 1
-        answer = self.candidate.finish(self.allowance)
-        found = self.found(answer, slot)
+        found = self._found(self.candidate.finish(self.allowance), slot)
         self._begin()
         return found
-
-    def found(self, answer: dict[str, Any], slot: int) -> Found:
-        """What an answer tells that a call left, of which the outputs are in a slot of the buffer."""
-        outputs = self._outputs(answer, slot)
-        try:
-            return Found(outputs, [writable(str(name)) for name in answer.get("written", [])])
-        except TypeError:
-            raise self.candidate.unreadable() from None
 
     def drain(self) -> None:
         """Wait for what was begun and is not needed; nothing ahead is begun any more."""
@@ -150,7 +141,7 @@ class RemoteRunnable:
         """The outputs for inputs that an evaluator made."""
         try:
             answer = self.candidate.request("call", pack_inputs(list(inputs)), allowance=self.allowance)
-            found = self.found(answer, 0)
+            found = self._found(answer, 0)
         except (CandidateError, CandidateDied) as error:
             self.failure = error
             raise
@@ -162,7 +153,21 @@ class RemoteRunnable:
             self.candidate.begin("run", *self._draws.pop(0), self._begun % DRAW_SLOTS, allowance=self.allowance)
             self._begun += 1
 
-    def _outputs(self, answer: dict[str, Any], slot: int) -> Any:
+    def _found(self, answer: dict[str, Any], slot: int) -> Found:
+        """What an answer tells that a checked call left."""
+        try:
+            written = [writable(str(name)) for name in answer["written"]]
+        except (LookupError, TypeError):
+            raise self.candidate.unreadable() from None
+        return Found(self.outputs(answer, slot), written)
+
+    def outputs(self, answer: dict[str, Any], slot: int) -> Any:
+        """What a call returned, which lies in a slot of the buffer.
+
+        Raises:
+            CandidateError: it is no plain tensor, or is on another device.
+            CandidateDied: the answer is none.
+        """
         try:
             kinds = [str(one.get("type", "Tensor")) for one in answer["outputs"]]
         except (LookupError, TypeError, AttributeError):
@@ -397,7 +402,8 @@ class _Judgment:
                 with contextlib.suppress(CandidateDied):  # the next workload says so
                     self._run_draws(index + 1)
             if result.status is Status.PASSED:
-                found = [self.remotes[index].found(answer, slot) for slot, (_, answer) in enumerate(kept, DRAW_SLOTS)]
+                outputs = self.remotes[index].outputs
+                found = [Found(outputs(answer, slot), []) for slot, (_, answer) in enumerate(kept, DRAW_SLOTS)]
                 expected = [self.expectations.of(index, draw) for draw, _ in kept]
                 self.correctness.check_drawn(result, found, expected, timed=True)
         if result.status is Status.PASSED:
