@@ -56,6 +56,35 @@ def test_what_the_host_does_in_a_call_is_noted(judged, host_ms: float, waits: bo
     assert all(one in note and "on 1 of 1 workloads" in note for one, note in zip(told, notes, strict=True))
 
 
+def test_while_variants_are_compiled_the_next_workloads_are_checked(judged, monkeypatch: pytest.MonkeyPatch) -> None:
+    from snakernel.evaluation import judge
+
+    asked: list[str] = []
+    begin = judge.Candidate.begin
+    monkeypatch.setattr(
+        judge.Candidate, "begin", lambda self, name, *more, **key: (asked.append(name), begin(self, name, *more, **key))
+    )
+    one_by_one = judged(HONEST, num_trials=2)
+    before = [name for name in asked if name in ("run", "time")]
+    asked.clear()
+    monkeypatch.setattr(judge.CompileAhead, "is_working", lambda self, seconds: seconds > 0)
+    checked_ahead = judged(HONEST, num_trials=2)
+    assert before == ["run", "run", "time", "run", "run", "time"]
+    assert [name for name in asked if name in ("run", "time")] == ["run", "run", "run", "run", "time", "time"]
+    for evaluation in (one_by_one, checked_ahead):
+        assert evaluation.correct, evaluation.error
+        assert all(one.latency for one in evaluation.workloads)
+
+    batch = checked_ahead.workloads[1].axes["batch_size"]
+    wrong = judged(honest_but(f"y = y + (hidden_states.shape[0] == {batch})"))
+    assert [one.status for one in wrong.workloads] == [Status.PASSED, Status.INCORRECT_NUMERICAL]
+    fails = judged(honest_but(f"assert hidden_states.shape[0] != {batch}"))
+    assert [one.status for one in fails.workloads] == [Status.NOT_RUN, Status.RUNTIME_ERROR]
+    assert fails.status is Status.RUNTIME_ERROR
+    assert fails.error.startswith(f"workload batch_size={batch}:")
+    assert fails.workloads[0].error == "right, but not timed: another workload failed"
+
+
 def test_destination_passing_style_is_read_off_the_signature(judged) -> None:
     kernel = HONEST.replace(
         "def run(hidden_states, weight):\n    y = torch.empty_like(hidden_states)\n",

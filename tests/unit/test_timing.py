@@ -106,7 +106,7 @@ def test_a_call_that_waits_is_late_at_any_length_of_the_sleep_and_counted(timer:
     lengths = itertools.cycle([50e-6, 60e-6, 70e-6])
     times = time(timer, lambda _: (device.queue(next(lengths)), device.wait()))
     assert len(times.calls_ms) > MIN_SHORT_CALLS
-    assert len(set(slept[2:])) == 1  # after two that tell how long a cycle is
+    assert len(set(slept[2:])) == 2  # two before a call, and at first two that tell how long a cycle is
 
 
 def test_short_calls_and_those_that_vary_are_made_more_often(timer: Timer, device: Device) -> None:
@@ -134,7 +134,21 @@ def test_work_beside_the_sleep_is_in_the_host_time_of_the_calls_that_do_it(timer
     def beside(_: object) -> None:
         device.now += 2 * KERNEL_S if device.idle > device.now else LAUNCH_S  # less in a warm-up call
 
-    assert time(timer, beside).host_ms == pytest.approx([2 * KERNEL_S * 1e3] * MIN_SHORT_CALLS)
+    host_ms = time(timer, beside).host_ms
+    assert host_ms == pytest.approx([2 * KERNEL_S * 1e3] * len(host_ms))
+
+
+def test_the_host_launches_nothing_while_a_call_is_timed(timer: Timer, device: Device) -> None:
+    idle: list[bool] = []
+    contents = SimpleNamespace(
+        pending=False,
+        prepare=lambda number, ending: idle.append(device.idle <= device.now),
+        keep=lambda result: idle.append(device.idle <= device.now),
+    )
+    call = lambda _: device.queue(KERNEL_S)  # noqa: E731
+    times = timer.time(call, contents, warmup_runs=10, iterations=100, budget_s=2.0)
+    assert len(times.calls_ms) == MIN_CALLS
+    assert all(idle[10:])
 
 
 def test_work_on_a_stream_that_nobody_waits_for_is_told(timer: Timer, device: Device) -> None:

@@ -638,8 +638,7 @@ def _serve(
             def keep(number: int, result: Any) -> None:
                 kept[number] = hand_over(result, slot(DRAW_SLOTS + number))
 
-            more = {"warmup_runs": warmup_runs, "checks": checks, "keep": keep}
-            contents = make_contents(definition, workloads[index], seed, kind, dataset, **more)
+            contents = make_contents(definition, workloads[index], seed, kind, dataset, checks=checks, keep=keep)
             with inference(), mode:
                 times = time_calls(call, contents, warmup_runs=warmup_runs, iterations=iterations, budget_s=budget_s)
             return {**vars(times), "kept": [kept[number] for number in range(len(checks))]}

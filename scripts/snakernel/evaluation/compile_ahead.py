@@ -64,6 +64,10 @@ class CompileAhead:
             for one in self._processes:
                 self._ask(one, "compile", solution, seed)
 
+    def is_working(self, seconds: float) -> bool:
+        """Whether :meth:`finish` would wait for one of them, for so many seconds at most."""
+        return self._begun and not self._done and seconds > 0 and not all(one.has_answered() for one in self._processes)
+
     def finish(self, seconds: float) -> None:
         """Let them finish, for some seconds more at most: from now on they do nothing, since latencies are measured."""
         if self._done:

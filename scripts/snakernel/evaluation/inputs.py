@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
 
 CHECKSUM_WORDS = 2**24
-MIN_SETS, MAX_SETS, SETS_BYTES = 2, 8, 2**28
-"""Sets of memory that timed calls use in turn, on a device as many as these bytes have room for: where a small tensor
-lies may have a part in a short call's latency, and differs from one process to another."""
+SETS = 2
+"""Sets of memory that timed calls use in turn."""
 MOVE = 7919
 """Elements by which the values of each timed call are moved on; a prime, so that small tensors meet no cycle early."""
 
@@ -193,7 +192,6 @@ class Contents:
         kind: str,
         dataset: Path,
         *,
-        warmup_runs: int,
         checks: Sequence[tuple[int, int]] = (),
         keep: Callable[[int, Any], None] | None = None,
     ):
@@ -205,7 +203,6 @@ class Contents:
             seed: of the values that move.
             kind: cuda or cpu.
             dataset: where blobs are.
-            warmup_runs: calls that come before the timed ones.
             checks: number of a timed call and seed of the draw that it gets, for calls whose outputs will be compared.
             keep: gets the number of such a check and what the call returned.
         """
@@ -222,12 +219,8 @@ class Contents:
         ]
         # What is read from files is one tensor in all draws, but on the CPU.
         copied = tensors if kind == "cpu" else drawn
-        size = max(sum(self._source[at].nbytes for at in drawn), 1)
-        # No more than have been seen when timed calls begin: results that are kept by address are wrong from then on.
-        most = min(MAX_SETS, warmup_runs) if kind == "cuda" else MIN_SETS
         self._sets = [
-            [value.clone() if at in copied else value for at, value in enumerate(self._source)]
-            for _ in range(max(MIN_SETS, min(most, SETS_BYTES // size)))
+            [value.clone() if at in copied else value for at, value in enumerate(self._source)] for _ in range(SETS)
         ]
         # A distribution stays one only as a whole: the probabilities of sampling are not moved.
         self._moving = [] if definition.op_type == "sampling" else drawn

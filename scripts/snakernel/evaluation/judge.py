@@ -340,6 +340,7 @@ class _Judgment:
 
     def __post_init__(self) -> None:
         self.remotes = [RemoteRunnable(self.candidate, Allowance(self.settings.eval_timeout_s)) for _ in self.workloads]
+        self._broken = False
 
     def of_build(self, allowance: Allowance) -> tuple[Status, str] | None:
         """Wait for the kernel's import, which has begun; the status and error of the whole kernel where that failed."""
@@ -355,7 +356,11 @@ class _Judgment:
         return None
 
     def of_workloads(self, meanwhile: Callable[[], object]) -> list[WorkloadResult]:
-        """The results; ``meanwhile`` is called while the kernel's process compiles, and may be called again."""
+        """The results; ``meanwhile`` is called while the kernel's process compiles, and may be called again.
+
+        Each workload is timed as soon as it was checked; but nothing is timed while further processes compile, for as
+        long as the first check took, and what else can be checked is checked meanwhile.
+        """
         results = [
             WorkloadResult(
                 uuid=workload.uuid,
@@ -368,46 +373,66 @@ class _Judgment:
             )
             for workload, record in zip(self.workloads, self.reference.workloads, strict=True)
         ]
+        checked = 0
         for index, result in enumerate(results):
-            result.status, result.error = Status.PASSED, ""
-            try:
-                self._check_and_time(index, result, meanwhile)
-            except CandidateTimeout:
-                result.status = Status.TIMEOUT
-                result.error = f"not done after {self.settings.eval_timeout_s:g} s"
-            except (CandidateError, CandidateDied) as error:
-                result.status, result.error = Status.RUNTIME_ERROR, str(error)
-            except torch.OutOfMemoryError as error:
-                result.status = Status.RUNTIME_ERROR
-                result.error = f"the kernel leaves no device memory to check its outputs: {error}"
-            if result.status is not Status.PASSED:
-                result.latency = result.speedup = None
-            if result.status in (Status.TIMEOUT, Status.RUNTIME_ERROR):
-                # The process is gone, or its device may be in any state: nothing that it says of the rest would count.
+            begun = time.perf_counter()
+            if index == checked:
+                self._check(index, result, meanwhile)
+                checked += 1
+            enough = 2 * time.perf_counter() - begun
+            while not self._broken and checked < len(results) and self.ahead.is_working(enough - time.perf_counter()):
+                self._check(checked, results[checked], meanwhile)
+                checked += 1
+            with self.clock.part("check"):
+                self.ahead.finish(enough - time.perf_counter())
+            if not self._broken and result.status is Status.PASSED:
+                self._time_and_check(index, result)
+            if self._broken:
+                for one in results[index:checked]:
+                    if one.status is Status.PASSED and one.latency is None:
+                        one.status, one.error = Status.NOT_RUN, "right, but not timed: another workload failed"
                 break
             self.expectations.forget(index)
         return results
 
-    def _check_and_time(self, index: int, result: WorkloadResult, meanwhile: Callable[[], object]) -> None:
-        with self.clock.part("check"):
-            begun = time.perf_counter()
+    def _check(self, index: int, result: WorkloadResult, meanwhile: Callable[[], object]) -> None:
+        result.status, result.error = Status.PASSED, ""
+        with self._telling(result), self.clock.part("check"):
             self._check_draws(index, result, meanwhile)
-            self.ahead.finish(time.perf_counter() - begun)
-        if result.status is not Status.PASSED:
-            return
-        with self.clock.part("time"):
-            kept = self._time(index, result)
-        with self.clock.part("check"):
-            if index + 1 < len(self.workloads) and not self.correctness.needs_inputs:
-                with contextlib.suppress(CandidateDied):  # the next workload says so
-                    self._run_draws(index + 1)
+
+    def _time_and_check(self, index: int, result: WorkloadResult) -> None:
+        with self._telling(result):
+            with self.clock.part("time"):
+                kept = self._time(index, result)
+            with self.clock.part("check"):
+                if index + 1 < len(self.workloads) and not self.correctness.needs_inputs:
+                    with contextlib.suppress(CandidateDied):  # the next workload says so
+                        self._run_draws(index + 1)
+                if result.status is Status.PASSED:
+                    outputs = self.remotes[index].outputs
+                    found = [Found(outputs(answer, slot), []) for slot, (_, answer) in enumerate(kept, DRAW_SLOTS)]
+                    expected = [self.expectations.of(index, draw) for draw, _ in kept]
+                    self.correctness.check_drawn(result, found, expected, timed=True)
             if result.status is Status.PASSED:
-                outputs = self.remotes[index].outputs
-                found = [Found(outputs(answer, slot), []) for slot, (_, answer) in enumerate(kept, DRAW_SLOTS)]
-                expected = [self.expectations.of(index, draw) for draw, _ in kept]
-                self.correctness.check_drawn(result, found, expected, timed=True)
-        if result.status is Status.PASSED:
-            _check_floor(result, self.reference.workloads[index], self.reference.device.name)
+                _check_floor(result, self.reference.workloads[index], self.reference.device.name)
+
+    @contextlib.contextmanager
+    def _telling(self, result: WorkloadResult) -> Any:
+        """Put into a result what ends the work on its workload."""
+        try:
+            yield
+        except CandidateTimeout:
+            result.status = Status.TIMEOUT
+            result.error = f"not done after {self.settings.eval_timeout_s:g} s"
+        except (CandidateError, CandidateDied) as error:
+            result.status, result.error = Status.RUNTIME_ERROR, str(error)
+        except torch.OutOfMemoryError as error:
+            result.status = Status.RUNTIME_ERROR
+            result.error = f"the kernel leaves no device memory to check its outputs: {error}"
+        if result.status is not Status.PASSED:
+            result.latency = result.speedup = None
+        # The process is gone, or its device may be in any state: nothing that it says of the rest would count.
+        self._broken |= result.status in (Status.TIMEOUT, Status.RUNTIME_ERROR)
 
     def _check_draws(self, index: int, result: WorkloadResult, meanwhile: Callable[[], object]) -> None:
         """Let flashinfer-bench's evaluator decide on correctness, a few draws at a time, before anything is timed."""

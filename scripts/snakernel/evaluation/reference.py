@@ -82,7 +82,7 @@ def measure_reference(
                 path,
             )
         seed = timed_seed(settings.seed, workload)
-        contents = drawing.Contents(definition, workload, seed, kind, dataset, warmup_runs=settings.warmup_runs)
+        contents = drawing.Contents(definition, workload, seed, kind, dataset)
         with torch.no_grad():
             times = timing.Timer(kind).time(
                 lambda arguments: runnable(*arguments),

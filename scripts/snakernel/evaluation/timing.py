@@ -2,7 +2,9 @@
 
 On a CUDA device the L2 cache is flushed before each call, each call gets values that no call has seen, a sleep is
 queued on the device first so that the call is launched while the device is still busy, and a pair of events around it
-gives the device's own time, free of the host's launches. On the CPU it is the wall clock.
+gives the device's own time, free of the host's launches. The host launches nothing else until the call is over: what it
+queues meanwhile makes a call of 5 us longer by half a microsecond, and by another length in another process (H200,
+docs/evaluation.md, Noise). On the CPU it is the wall clock.
 """
 
 from __future__ import annotations
@@ -17,22 +19,18 @@ from typing import Any, Protocol
 Call = Callable[[Sequence[Any]], Any]
 
 METHODS = {
-    "cuda": "CUDA events around each call, launched behind a device-side sleep; L2 flushed; new values in each call; "
-    "median of calls until its 95 % interval is tight",
+    "cuda": "CUDA events around each call, launched behind a device-side sleep, one at a time; L2 flushed; new values "
+    "in each call; median of calls until its 95 % interval is tight",
     "cpu": "wall clock around each call on the CPU (Triton's interpreter); new values in each call; median",
 }
 L2_FLUSH_BYTES = 256 * 1024 * 1024
-SLEEP_US = 120.0
-"""Hides the launch of most calls. One whose launch took longer is not counted, and the sleep is longer from then on."""
+SLEEP_US, QUIET_US = 80.0, 30.0
+"""The first hides the launch of most calls, then the device sleeps for the second. A call whose launch took longer than
+the first is not counted, and the first is longer from then on."""
 MAX_SLEEP_US = 2000.0
 """A call that the host launches for longer than this is the host's: its gaps are part of its latency."""
-QUEUE = 8
-"""Calls whose events are read together, so that the host runs ahead of the device."""
-QUEUED_S = 0.02
-"""Slow calls are queued fewer at a time, so that they notice their budget early."""
-MIN_CALLS, MIN_SHORT_CALLS, SHORT_MS = 8, 24, 0.02
-"""So many calls are made at least, and so many of those that take less than SHORT_MS: with 8 of these, latencies varied
-by more from one process to another than with 24, on another machine (docs/evaluation.md, Noise)."""
+MIN_CALLS, MIN_SHORT_CALLS, SHORT_MS = 8, 16, 0.02
+"""So many calls are made at least, and so many of those that take less than SHORT_MS."""
 TIGHT, TIGHT_MS = 0.01, 0.00015
 """Then no further call is begun when the interval of the median is within this share of it to each side, or within
 these milliseconds: by as much a latency differs from one process to another (H200), which no call helps."""
@@ -52,7 +50,7 @@ class Contents(Protocol):
         ...
 
     def keep(self, result: Any) -> None:
-        """See what the last call returned; work of the device that this needs follows that of the call."""
+        """See what the last call returned."""
         ...
 
 
@@ -131,7 +129,6 @@ class Timer:
         self._synchronize()
         cycles_per_us = self._cycles_per_us()
         begun = clock()
-        queue = QUEUE
         launches_ms: list[float] = []
         for number in range(warmup_runs):
             arguments = contents.prepare(number - warmup_runs, False)
@@ -140,8 +137,6 @@ class Timer:
             call(arguments)
             launches_ms.append((clock() - start) * 1e3)
             self._synchronize()
-            # A slow call shows its length here; a fast one is queued with others below, where its length is hidden.
-            queue = max(1, min(QUEUE, int(QUEUED_S / (clock() - start))))
             if number == 0:
                 begun = clock()  # a call that compiled says nothing of the next ones
             elif clock() - begun > budget_s / 2:
@@ -149,36 +144,36 @@ class Timer:
         # The device must still be asleep when the host has launched everything; the last warm-up call compiled nothing.
         launch_us = 1e3 * launches_ms[-1] if launches_ms else 0.0
         sleep_us = min(max(SLEEP_US, 1.5 * launch_us), MAX_SLEEP_US)
+        awake, first, last = self._event(), self._event(), self._event()
         begun = clock()
-        ending, index = False, 0
-        exposed_ms: list[float] = []
+        ending = False
+        on_time_ms: list[float] = []
+        late_ms: list[float] = []
         while not ending or contents.pending:
-            calls = []
-            for _ in range(1 if ending else min(queue, max(1, iterations - index))):
-                first, last = self._event(), self._event()
-                arguments = contents.prepare(index, ending)
-                self._zero(flush)
-                self._sleep(int(sleep_us * cycles_per_us))
-                record(first, self._stream())
-                start = clock()
-                result = call(arguments)
-                times.host_ms.append((clock() - start) * 1e3)
-                exposed = self._has_come(first)  # the device has slept enough: it may have waited for the launch
-                record(last, self._stream())
-                contents.keep(result)
-                calls.append((first, last, exposed))
-                index += 1
+            arguments = contents.prepare(len(times.host_ms), ending)
+            self._zero(flush)
+            self._sleep(int(sleep_us * cycles_per_us))
+            record(awake, self._stream())
+            self._sleep(int(QUIET_US * cycles_per_us))
+            record(first, self._stream())
+            start = clock()
+            result = call(arguments)
+            times.host_ms.append((clock() - start) * 1e3)
+            record(last, self._stream())
+            late = self._has_come(awake)  # the device may have waited for the launch
             self._synchronize()
-            # A call that waits for the device waits for most of the sleep.
-            if launches_ms and self._median(times.host_ms) > self._median(launches_ms) + 0.75e-3 * sleep_us:
-                times.waits = True
-            for first, last, exposed in calls:
-                counts = not exposed or times.waits or sleep_us >= MAX_SLEEP_US
-                (times.calls_ms if counts else exposed_ms).append(self._elapsed(first, last))
-            if not times.waits and any(exposed for _, _, exposed in calls):
+            contents.keep(result)
+            if late and launches_ms:
+                # A call that waits for the device waits for most of the sleep, and is late at any length of it.
+                waited_ms = self._median(times.host_ms) - self._median(launches_ms)
+                times.waits = waited_ms > 0.75e-3 * (sleep_us + QUIET_US)
+            counts = not late or times.waits or sleep_us >= MAX_SLEEP_US
+            (on_time_ms if counts else late_ms).append(self._elapsed(first, last))
+            if not counts:
                 sleep_us = min(2 * sleep_us, MAX_SLEEP_US)
-            ending = index >= iterations or clock() - begun > budget_s or self._tight(times.calls_ms)
-        times.calls_ms = times.calls_ms or exposed_ms
+            made = len(times.host_ms)
+            ending = made >= iterations or clock() - begun > budget_s or self._tight(on_time_ms)
+        times.calls_ms = on_time_ms or late_ms
         if times.waits:
             times.host_ms = launches_ms  # its own time is that of a warm-up call
         trailing_ms = [self._trailing_ms(call, contents)]

@@ -34,7 +34,7 @@ class Status(StrEnum):
     REJECTED = "REJECTED"
     """The evaluator's guards refused the kernel; the error says why."""
     NOT_RUN = "NOT_RUN"
-    """Of a workload only: an earlier one ended the candidate's process."""
+    """Of a workload only: another one ended the candidate's process before this one was judged, or timed."""
     SKIPPED = "SKIPPED"
     """The step was not asked, so there is no kernel; the error says why."""
 
@@ -405,7 +405,7 @@ def conclude(results: list[WorkloadResult]) -> Summary:
     stats: dict[str, int] = {}
     for one in results:
         stats[one.status.value] = stats.get(one.status.value, 0) + 1
-    failed = next((one for one in results if one.status is not Status.PASSED), None)
+    failed = next((one for one in results if one.status not in (Status.PASSED, Status.NOT_RUN)), None)
     if failed is not None:
         axes = ", ".join(f"{axis}={value}" for axis, value in failed.axes.items())
         return Summary(status=failed.status, error=f"workload {axes}:\n{failed.error}", stats=stats)
