@@ -258,7 +258,7 @@ def verdict(
                 speedup=one.latency.median_ms / found.median_ms if found else None,
                 max_absolute_error=0.004 if passed else None,
                 max_relative_error=0.002 if passed else None,
-                error="" if passed else error if number == 1 else "not run: an earlier workload failed",
+                error="" if passed else error if number == 1 else "not run: another workload failed",
             )
         )
     summary = conclude(results) if results else Summary(status=status, error=error)

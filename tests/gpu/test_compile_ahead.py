@@ -95,6 +95,17 @@ def test_other_processes_compile_the_variants_of_the_next_workloads(bench: Bench
     assert ahead.conditions is not None and ahead.conditions.other_processes == []
 
 
+def test_the_processes_import_a_kernel_at_the_same_time(bench: Bench) -> None:
+    meet = (
+        "mark = os.environ['TRITON_CACHE_DIR'] + '/imported-'\n"
+        "open(mark + str(os.getpid()), 'w').close()\n"
+        "while len(glob.glob(mark + '*')) < 3:\n"
+        "    pass\n"
+    )
+    evaluation = verdict(bench, KERNEL.replace("SEEN = set()\n", meet + "SEEN = set()\n"))
+    assert evaluation.correct, evaluation.error
+
+
 def test_a_kernel_that_waits_for_what_is_not_launched_there_is_judged_as_ever(bench: Bench) -> None:
     waits = KERNEL.replace("    return y\n", "    while not bool(y.abs().sum() > 0):\n        pass\n    return y\n")
     evaluation = verdict(bench, waits.replace("torch.empty_like", "torch.zeros_like"))

@@ -117,15 +117,19 @@ def watch_compiler(locks: Path, *, ahead: bool) -> list[Any]:
     return seen
 
 
+def variant(workload: Workload) -> tuple[object, ...]:
+    """What Triton is likely to compile a kernel anew for: it does so for sizes that are 1 or multiples of 16
+    (triton.runtime.jit)."""
+    return tuple((size == 1, size % 16 == 0) for size in workload.axes.values())
+
+
 def variants_first(workloads: Sequence[Workload]) -> list[Workload]:
-    """Workloads in an order in which those come first for which Triton is likely to compile anew: it does so for sizes
-    that are 1 or multiples of 16 (triton.runtime.jit)."""
+    """Workloads in an order in which those come first that are the first of their variant."""
     seen: set[tuple[object, ...]] = set()
     first, others = [], []
     for workload in workloads:
-        sizes = tuple((size == 1, size % 16 == 0) for size in workload.axes.values())
-        (others if sizes in seen else first).append(workload)
-        seen.add(sizes)
+        (others if variant(workload) in seen else first).append(workload)
+        seen.add(variant(workload))
     return first + others
 
 

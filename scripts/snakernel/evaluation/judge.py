@@ -36,6 +36,7 @@ from snakernel.evaluation.candidate import (
     writable,
 )
 from snakernel.evaluation.compile_ahead import CompileAhead, processes
+from snakernel.evaluation.compiler import variant
 from snakernel.evaluation.correctness import Correctness, Found, refuse_writing
 from snakernel.evaluation.expectations import Expectations
 from snakernel.evaluation.reference import definition_hash, timed_seed
@@ -369,30 +370,31 @@ class _Judgment:
                 reference_ms=record.latency.median_ms,
                 baseline_ms=record.baseline.median_ms if record.baseline else None,
                 floor_ms=record.floor_ms,
-                error="not run: an earlier workload failed",
+                error="not run: another workload failed",
             )
             for workload, record in zip(self.workloads, self.reference.workloads, strict=True)
         ]
-        checked = 0
+        same = [variant(workload) == variant(self.workloads[0]) for workload in self.workloads]
+        unchecked = sorted(range(len(results)), key=lambda index: not same[index])  # first what is compiled already
         for index, result in enumerate(results):
             begun = time.perf_counter()
-            if index == checked:
+            if index in unchecked:
+                unchecked.remove(index)
                 self._check(index, result, meanwhile)
-                checked += 1
             enough = 2 * time.perf_counter() - begun
-            while not self._broken and checked < len(results) and self.ahead.is_working(enough - time.perf_counter()):
-                self._check(checked, results[checked], meanwhile)
-                checked += 1
+            while unchecked and not self._broken and self.ahead.is_working(enough - time.perf_counter()):
+                at = unchecked.pop(0)
+                self._check(at, results[at], meanwhile)
             with self.clock.part("check"):
                 self.ahead.finish(enough - time.perf_counter())
             if not self._broken and result.status is Status.PASSED:
                 self._time_and_check(index, result)
             if self._broken:
-                for one in results[index:checked]:
-                    if one.status is Status.PASSED and one.latency is None:
-                        one.status, one.error = Status.NOT_RUN, "right, but not timed: another workload failed"
                 break
             self.expectations.forget(index)
+        for result in results:
+            if result.status is Status.PASSED and result.latency is None:
+                result.status, result.error = Status.NOT_RUN, "right, but not timed: another workload failed"
         return results
 
     def _check(self, index: int, result: WorkloadResult, meanwhile: Callable[[], object]) -> None:
