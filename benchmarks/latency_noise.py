@@ -5,13 +5,15 @@
 
 The first judges each FOLDER/{definition}.py many times, each time in a process of its own, and prints the coefficient
 of variation of each workload's latency, ours beside flashinfer-bench's (at its default settings); with 0 evaluations
-of the one, only the other's. The second times a kernel against one that does the work of 3 % more rows, and against
-itself, in turns, on the largest workload, and counts how often the answer is right.
+of the one, only the other's. It ends with that of all kernels' workloads. The second times a kernel against one that
+does the work of 3 % more rows, and against itself, in turns, on the largest workload, and counts how often the answer
+is right.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -94,8 +96,10 @@ def told(name: str, found: list[float], latencies: list[float]) -> str:
     return f"{name}: median {statistics.median(found):.2%}, at most {max(found):.2%}; of those over 20 us {over}"
 
 
-def noise(dataset: Path, kernel: Path, backend: str, evaluations: int, fib_evaluations: int) -> None:
-    """One definition's row."""
+def noise(
+    dataset: Path, kernel: Path, backend: str, evaluations: int, fib_evaluations: int
+) -> dict[str, tuple[list[float], list[float]]]:
+    """One definition's row; returns each evaluator's variations and latencies."""
     verdicts = []
     if evaluations:
         with tempfile.TemporaryDirectory() as scratch:
@@ -105,14 +109,17 @@ def noise(dataset: Path, kernel: Path, backend: str, evaluations: int, fib_evalu
     for one in verdicts:
         if not one.correct:
             print(f"{kernel.stem}: {one.status}: {one.error}")
-            return
+            return {}
     ours = [[workload.latency.median_ms for workload in one.workloads] for one in verdicts]
     fib = [run_flashinfer_bench(dataset, kernel) for _ in range(fib_evaluations)]
     print(f"{kernel.stem}" + (f" on {verdicts[0].device.name}" if verdicts else ""))
+    found = {}
     for name, rows in (("ours", ours), ("flashinfer-bench", fib)):
         if len(rows) > 1:
-            print("  " + told(f"{name}, {len(rows)} evaluations, {len(rows[0])} workloads", variation(rows), rows[0]))
+            found[name] = variation(rows), rows[0]
+            print("  " + told(f"{name}, {len(rows)} evaluations, {len(rows[0])} workloads", *found[name]))
     sys.stdout.flush()
+    return found
 
 
 def run_flashinfer_bench(dataset: Path, kernel: Path) -> list[float]:
@@ -164,8 +171,15 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.gain:
         gain(arguments.dataset, arguments.gain, arguments.backend, arguments.evaluations, arguments.percent)
-    for kernel in sorted(arguments.kernels.glob("*.py")) if arguments.kernels else []:
+    rows = [
         noise(arguments.dataset, kernel, arguments.backend, arguments.evaluations, arguments.fib_evaluations)
+        for kernel in (sorted(arguments.kernels.glob("*.py")) if arguments.kernels else [])
+    ]
+    for name in ("ours", "flashinfer-bench"):
+        found = [row[name] for row in rows if name in row]
+        if len(found) > 1:
+            variations, latencies = (list(itertools.chain(*one)) for one in zip(*found, strict=True))
+            print(told(f"{name}, all {len(variations)} workloads of {len(found)} kernels", variations, latencies))
 
 
 if __name__ == "__main__":

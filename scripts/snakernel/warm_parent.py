@@ -279,6 +279,7 @@ class Server:
         if self.adopts:
             self._end_orphans()
         standby.scratch.close()
+        self.clean_up(standby.pid)  # it may have begun to make something when it was killed
 
     def _end(self, job: _Job) -> None:
         """Tell the caller how its fork ended, where that did not say so itself, and kill what is left of it."""

@@ -56,7 +56,8 @@ from snakernel.evaluation import actions, compile_ahead
 compile_ahead.PROCESSES = int(sys.argv[2])
 config, folder, kernel, out = sys.argv[3:]
 asked = {"kernel": kernel, "out": out}
-sys.exit(actions.evaluate(config, folder, "", "", next_request=lambda: asked))
+with actions.afterwards:
+    sys.exit(actions.evaluate(config, folder, "", "", next_request=lambda: asked))
 """
 
 

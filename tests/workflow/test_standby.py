@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -23,7 +24,7 @@ from snakernel.evaluation.call import parent_of
 from snakernel.evaluation.devices import LOCK_FOLDER
 from snakernel.evaluation.verdict import Evaluation
 from snakernel.files import read_model
-from snakernel.warm_parent import Server
+from snakernel.warm_parent import Server, _Standby
 
 DEVICE = "no-device"
 ASK = """
@@ -155,6 +156,23 @@ def test_there_is_none_for_tasks_that_take_turns(tmp_path: Path) -> None:
             assert server._hand_to_standby({"kind": kind}, [], caller) is None
             expected.append(server._expected and server._expected[0])
     assert expected == [None, "a", None, None, None, "b", None, None]
+
+
+def test_what_a_dismissed_standby_left_is_removed_when_it_is_gone(tmp_path: Path) -> None:
+    gone: list[bool] = []
+    server = Server(tmp_path / "socket", "", 1.0, lambda request: 0, clean_up=lambda pid: gone.append(not exists(pid)))
+    sleeper = subprocess.Popen(["sleep", "100"])
+    with socket.socket() as connection:
+        more = (os.pidfd_open(sleeper.pid), connection, ExitStack(), os.eventfd(0))
+        server._standby = _Standby("kind", sleeper.pid, *more)
+        server._poller.register(server._standby.pidfd)
+        server._dismiss()
+    assert gone[-1]
+    assert server._standby is None
+
+
+def exists(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
 
 
 def test_a_standby_that_is_killed_is_not_missed(bench: Bench) -> None:
