@@ -47,16 +47,19 @@ def main() -> int:
     begun = time.perf_counter()
     # Importing starts no CUDA: a process that has may not fork.
     from snakernel.evaluation import actions
+    from snakernel.evaluation.sandbox import remove_shared_memory
     from snakernel.evaluation.suspicion import suspicions
 
     if arguments.once is not None:
         actions.import_s = time.perf_counter() - begun
-        with scratch_folder() as scratch, actions.afterwards:
-            tempfile.tempdir = str(scratch)
-            return actions.ACTIONS[arguments.once["action"]](**arguments.once["arguments"])
+        try:
+            with scratch_folder() as scratch, actions.afterwards:
+                tempfile.tempdir = str(scratch)
+                return actions.ACTIONS[arguments.once["action"]](**arguments.once["arguments"])
+        finally:
+            remove_shared_memory(os.getpid())
     import pynvml  # noqa: F401  (before the first fork)
     from snakernel.evaluation.devices import LOCK_FOLDER, versions
-    from snakernel.evaluation.sandbox import remove_shared_memory
 
     suspicions("")  # it compiles its patterns at first use
     versions()

@@ -42,6 +42,19 @@ def test_one_parent_serves_all_and_gives_the_verdict_that_a_process_of_its_own_g
         assert (one.status, one.max_absolute_error) == (other.status, other.max_absolute_error)
 
 
+def test_a_judge_leaves_no_shared_memory(bench: Bench) -> None:
+    def left() -> list[Path]:
+        return [*Path("/dev/shm").glob(f"torch_*_{bench.folder.name}")]
+
+    mark = "import os\n\nopen(f'/dev/shm/torch_{os.getppid()}_" + bench.folder.name + "', 'w').close()\n"
+    (bench.folder / "leaves.py").write_text(mark + (bench.folder / "kernel.py").read_text())
+    assert bench.judge(kernel="leaves.py").correct
+    wait_for(lambda: not left())
+    bench.config.write_text(bench.config.read_text() + "warm: false\n")
+    assert bench.judge(kernel="leaves.py").correct
+    assert not left()
+
+
 def test_no_two_runs_share_a_parent(bench: Bench, tmp_path: Path) -> None:
     config = read_config(bench.config)
     sockets = {

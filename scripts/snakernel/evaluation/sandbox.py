@@ -176,7 +176,7 @@ def blob_folders(workloads: list[Workload], dataset: Path) -> list[Path]:
 
 
 def remove_shared_memory(pid: int) -> None:
-    """Remove what CUDA and torch leave in /dev/shm for a process that was killed."""
+    """Remove what CUDA and torch leave in /dev/shm for a process that shared memory and has ended, or is about to."""
     for pattern in (f"cuda.shm.*.{pid:x}.*", f"torch_{pid}_*"):
         for path in Path("/dev/shm").glob(pattern):
             with contextlib.suppress(OSError):  # another user's, of a process that had the same number
