@@ -262,6 +262,62 @@ CHEATS = {
         BROKEN,
         "processes",
     ),
+    # What it replaces in its process
+    "does its work when its output is handed over": Cheat(
+        instead(
+            "y = torch.empty_like(hidden_states)\nLATER.clear()\nLATER[id(y)] = hidden_states, weight\nreturn y",
+            "from snakernel.evaluation import inputs\nLATER, tensor_bytes = {}, inputs.tensor_bytes\n\n\n"
+            "def late(y):\n"
+            "    if id(y) in LATER:\n        y.copy_(honest(*LATER.pop(id(y))))\n"
+            "    return tensor_bytes(y)\n\n\n"
+            "inputs.tensor_bytes = late\n",
+        ),
+        WRONG,
+    ),
+    **{
+        f"learns from {where} which call is compared": Cheat(
+            instead(
+                "COUNT[hidden_states.shape] = COUNT.get(hidden_states.shape, 0) + 1\n"
+                "if COUNT[hidden_states.shape] <= 3 or TOLD:\n"
+                "    TOLD.clear()\n    return honest(hidden_states, weight)\n"
+                "return torch.empty_like(hidden_states)",
+                f"import torch\nTOLD, COUNT = [], {{}}\n{watch}",
+            ),
+            SEEN,
+        )
+        for where, watch in {
+            "the evaluator's function": (
+                "from snakernel.evaluation import inputs\noverwrite = inputs.overwrite\n"
+                "inputs.overwrite = lambda *a: (TOLD.append(1), overwrite(*a))[1]\n"
+            ),
+            "the evaluator's class": (
+                "from snakernel.evaluation.inputs import Contents\nprepare = Contents.prepare\n\n\n"
+                "def spy(self, *a):\n"
+                "    memory = prepare(self, *a)\n    TOLD.extend([1] * (self._due is not None))\n    return memory\n"
+                "\n\nContents.prepare = spy\n"
+            ),
+            "PyTorch's copies": (
+                "copy_ = torch.Tensor.copy_\n\n\n"
+                "def spy(there, values, *a):\n"
+                "    TOLD.extend([1] * (there.dim() == 2))\n    return copy_(there, values, *a)\n\n\n"
+                "torch.Tensor.copy_ = spy\n"
+            ),
+        }.items()
+    },
+    "leaves a mode that sees all copies": Cheat(
+        instead(
+            "if not MODES:\n    MODES.append(Watch())\n    MODES[0].__enter__()\nreturn honest(hidden_states, weight)",
+            "from torch.utils._python_dispatch import TorchDispatchMode\nMODES = []\n\n\n"
+            "class Watch(TorchDispatchMode):\n"
+            "    def __torch_dispatch__(self, func, types, args=(), kwargs=None):\n"
+            "        return func(*args, **(kwargs or {}))\n\n\n",
+        ),
+        BROKEN,
+        "watches what is called after it",
+    ),
+    "leaves a function for profilers": Cheat(
+        honest_but("sys.setprofile(lambda *a: None)", "import sys\n"), BROKEN, "watches what is called after it"
+    ),
     "ends its process": Cheat(honest_but("import os; os._exit(0)"), BROKEN, "exited with code 0"),
     "breaks its process": Cheat(honest_but("import ctypes; ctypes.string_at(0)"), BROKEN, "SIGSEGV"),
 }
@@ -292,6 +348,15 @@ TIMER_PATCHES = {
         "timing.Timer.time = candidate.Timer.time = lambda *a, **k: timing.Times([1e-6] * 100, [1e-6] * 100, 0.0)\n"
         "timing.Timer._time_cpu = timing.Timer._time_cuda = timing.Timer.time\n"
         "timing.time.perf_counter = lambda: 0.0\n"
+    ),
+    "changes what is told": (
+        "import builtins, json\ndumps, encode, variables = json.dumps, json._default_encoder.encode, vars\n\n\n"
+        "def less(told):\n"
+        "    known = isinstance(told, dict) and 'calls_ms' in told\n"
+        "    return {**told, 'calls_ms': [0.1] * 20} if known else told\n\n\n"
+        "json.dumps = lambda told, **k: dumps(less(told), **k)\n"
+        "json._default_encoder.encode = lambda told: encode(less(told))\n"
+        "builtins.vars = lambda *a: less(variables(*a))\n"
     ),
     "skips the flush": "import torch\ntorch.Tensor.zero_ = lambda self: self\n",
 }
@@ -345,6 +410,8 @@ STYLES = {
         "return (x * scale * weight.float()).to(torch.bfloat16)"
     ),
     "no gradients wanted": honest_but("y = y.detach()"),
+    "a default device": "import torch\n\ntorch.set_default_device('cuda')\n"
+    + honest_but("y = y + torch.zeros(1, dtype=y.dtype)"),
     "a mark on the output, as torch.compile leaves": honest_but("y._dynamo_propagated_dynamic_indices = {0}"),
 }
 

@@ -37,7 +37,7 @@ def device() -> Device:
 def timer(device: Device) -> Timer:
     made = Timer("cpu")
     made._clock = lambda: device.now
-    made._torch = SimpleNamespace(empty=lambda *_, **__: None, int8=None)
+    made._empty, made._int8 = lambda *_, **__: None, None
     made._event, made._stream = SimpleNamespace, lambda: None
     made._record = device.record
     made._elapsed = lambda first, last: (last.at - first.at) * 1e3

@@ -30,14 +30,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snakernel.evaluation import inputs as drawing
+from snakernel.evaluation import timing
 from snakernel.evaluation.compiler import give_built, variants_first, watch_compiler
+from snakernel.evaluation.originals import Originals, Watchers, forget_modules, names_used
 from snakernel.evaluation.sandbox import Sandbox, remove_shared_memory
 from snakernel.evaluation.timing import Timer
 from snakernel.processes import adopt_orphans, die_with, memory_bytes
 
 if TYPE_CHECKING:
     import torch
-    from flashinfer_bench.data import Definition, Workload
+    from flashinfer_bench.data import Definition, Solution, Workload
 
 LOG_BYTES = 16 * 1024
 """How much of the head, and as much of the tail, of what a candidate prints is kept."""
@@ -534,7 +536,10 @@ def _serve(
     runnable: Any = None
     returns = True
     contents: Any = None
+    originals: Originals | None = None
+    touched = False
     # What is used around the kernel's calls is bound here, before the kernel is imported.
+    watching, to_json = Watchers().now, json.JSONEncoder().encode
     drawing.tensor_bytes(torch.empty(1))
     time_calls, hand_over, checksums = Timer(kind).time, _hand_over, drawing.checksums
     poison, make_contents, inference, room = drawing.poison, drawing.Contents, torch.no_grad, make_outputs
@@ -571,14 +576,39 @@ def _serve(
         return result
 
     def call(arguments: list[Any]) -> Any:
+        nonlocal touched
+        outputs = [] if returns else room(definition, arguments, kind)
+        touched, before = True, watching()
+        result = runnable(*arguments, *outputs)
+        if watching() != before:
+            raise RuntimeError("run leaves something that watches what is called after it")
         if returns:
-            return looked_at(runnable(*arguments))
-        outputs = room(definition, arguments, kind)
-        runnable(*arguments, *outputs)
+            return looked_at(result)
         return outputs if len(outputs) > 1 else outputs[0]
 
+    def build(solution: Solution) -> None:
+        """Import the kernel."""
+        nonlocal runnable, returns, originals, touched
+        from flashinfer_bench.compile import BuilderRegistry
+
+        returns = not solution.spec.destination_passing_style
+        registry, before, originals = BuilderRegistry.get_instance(), watching(), Originals(USED)
+        forget_modules()
+        touched = True
+        with mode:
+            runnable = registry.build(definition, solution)
+        if watching() != before:
+            raise RuntimeError("the kernel's import leaves something that watches what is called after it")
+
+    def restore() -> None:
+        """Put back what the kernel replaced since it was last done."""
+        nonlocal touched
+        if touched and originals is not None:
+            originals.restore()
+        touched = False
+
     def answer(command: str, *arguments: Any) -> dict[str, Any]:
-        nonlocal runnable, returns, buffer, contents
+        nonlocal buffer, contents
         if command == "start":
             if kind == "cuda":
                 rehearse()
@@ -590,17 +620,12 @@ def _serve(
             rehearse()
             return {}
         if command == "build":
-            from flashinfer_bench.compile import BuilderRegistry
-
-            (solution,) = arguments
-            returns = not solution.spec.destination_passing_style
-            with mode:
-                runnable = BuilderRegistry.get_instance().build(definition, solution)
+            build(*arguments)
             return {}
         if command == "compile":
             solution, seed = arguments
             watch_compiler(locks, ahead=True)
-            answer("build", solution)
+            build(solution)
             for workload in variants_first(workloads):
                 with contextlib.suppress(Exception), inference():  # nothing is launched, so its values are any
                     call(drawing.draw_inputs(definition, workload, seed, kind, dataset))
@@ -630,6 +655,7 @@ def _serve(
             with inference(), mode:
                 result = call(values)
             synchronize()
+            restore()
             after = checksums(list(tensors.values()))
             written = [name for name, old, new in zip(tensors, before, after, strict=True) if old != new]
             return {**hand_over(result, slot(number)), "written": written}
@@ -638,11 +664,13 @@ def _serve(
             kept: dict[int, dict[str, Any]] = {}
 
             def keep(number: int, result: Any) -> None:
+                restore()
                 kept[number] = hand_over(result, slot(DRAW_SLOTS + number))
 
             contents = make_contents(definition, workloads[index], seed, kind, dataset, checks=checks, keep=keep)
             with inference(), mode:
                 times = time_calls(call, contents, warmup_runs=warmup_runs, iterations=iterations, budget_s=budget_s)
+            restore()
             return {**vars(times), "kept": [kept[number] for number in range(len(checks))]}
         if command == "pace":
             (calls,) = arguments
@@ -666,7 +694,12 @@ def _serve(
         except Exception as error:
             text = f"{type(error).__name__}: {error}" if command[0] == "build" else _own_traceback()
             reply = {"error": text[-ERROR_CHARS:]}
-        connection.send_bytes(json.dumps(reply).encode())
+        restore()
+        connection.send_bytes(to_json(reply).encode())
+
+
+USED = names_used(sys.modules[__name__], drawing, timing)
+"""The names in the code around a kernel's calls."""
 
 
 def writable(text: str) -> str:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -158,17 +159,20 @@ def checksums(tensors: list[torch.Tensor]) -> list[int]:
 
 def tensor_bytes(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor's values as a flat uint8 tensor, in row-major order."""
-    detach, reshape, contiguous, view, uint8 = _tensor_methods()
-    return view(contiguous(reshape(detach(tensor), -1)), uint8)
+    use = _torch()
+    return use.view(use.contiguous(use.reshape(use.detach(tensor), -1)), use.uint8)
 
 
 @functools.cache
-def _tensor_methods() -> tuple[Any, ...]:
-    """Methods of all tensors, bound at first use, before a kernel is there that might put others in their place."""
+def _torch() -> SimpleNamespace:
+    """What is used between a kernel's calls, bound at first use, before a kernel is there that might put something else
+    in its place."""
     import torch
 
-    base = torch._C.TensorBase
-    return base.detach, base.reshape, base.contiguous, base.view, torch.uint8
+    names = ("detach", "reshape", "contiguous", "view", "numel", "copy_", "fill_")
+    methods = {name: getattr(torch._C.TensorBase, name) for name in names}
+    more = {"at": torch._C.TensorBase.__getitem__, "empty": torch.empty, "uint8": torch.uint8, "Tensor": torch.Tensor}
+    return SimpleNamespace(**methods, **more, device=torch.device)
 
 
 def hash_tensors(tensors: list[torch.Tensor]) -> str:
@@ -244,12 +248,14 @@ class Contents:
         if self._checks and (ending or number >= self._checks[0][0]):
             _, self._due, values = self._checks.pop(0)
             return overwrite(memory, values)
+        use = _torch()
         for position in self._moving:
-            there, values = memory[position].view(-1), self._source[position].view(-1)
-            step = self._calls * MOVE % max(values.numel(), 1)
-            there[step:].copy_(values[: values.numel() - step])
+            there, values = use.view(memory[position], -1), use.view(self._source[position], -1)
+            size = use.numel(values)
+            step = self._calls * MOVE % max(size, 1)
+            use.copy_(use.at(there, slice(step, None)), use.at(values, slice(None, size - step)))
             if step:
-                there[:step].copy_(values[values.numel() - step :])
+                use.copy_(use.at(there, slice(None, step)), use.at(values, slice(size - step, None)))
         return memory
 
     def keep(self, result: Any) -> None:
@@ -261,19 +267,17 @@ class Contents:
 
 def overwrite(old: list[Any], new: list[Any]) -> list[Any]:
     """New values in the memory of old ones."""
-    import torch
-
+    use = _torch()
     for there, value in zip(old, new, strict=True):
-        if isinstance(value, torch.Tensor):
-            there.copy_(value)
-    return [there if isinstance(value, torch.Tensor) else value for there, value in zip(old, new, strict=True)]
+        if isinstance(value, use.Tensor):
+            use.copy_(there, value)
+    return [there if isinstance(value, use.Tensor) else value for there, value in zip(old, new, strict=True)]
 
 
 def poison(size: int, like: list[Any]) -> None:
     """Leave NaN in memory that the next allocations are likely to get: what a kernel does not write is then wrong."""
-    import torch
-
-    device = next((one.device for one in like if isinstance(one, torch.Tensor)), torch.device("cpu"))
-    blocks = [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(2)]
+    use = _torch()
+    device = next((one.device for one in like if isinstance(one, use.Tensor)), use.device("cpu"))
+    blocks = [use.empty(size, dtype=use.uint8, device=device) for _ in range(2)]
     for one in blocks:
-        one.fill_(0xFF)
+        use.fill_(one, 0xFF)

@@ -87,10 +87,11 @@ class Timer:
         """``kind`` is cuda or cpu; CUDA is not started yet."""
         import torch
 
-        self._clock, self._torch = time.perf_counter, torch
+        self._clock = time.perf_counter
         self._tight, self._median, self._times = _is_tight, statistics.median, Times
         self._timed = self._time_cuda if kind == "cuda" else self._time_cpu
         if kind == "cuda":
+            self._empty, self._int8 = torch.empty, torch.int8
             event, base = torch.cuda.Event, torch._C._CudaEventBase
             self._event = lambda: event(enable_timing=True)
             self._record, self._elapsed, self._wait = base.record, base.elapsed_time, base.synchronize
@@ -125,7 +126,7 @@ class Timer:
 
     def _time_cuda(self, call: Call, contents: Contents, warmup_runs: int, iterations: int, budget_s: float) -> Times:
         clock, record, times = self._clock, self._record, self._times()
-        flush = self._torch.empty(L2_FLUSH_BYTES, dtype=self._torch.int8, device="cuda")
+        flush = self._empty(L2_FLUSH_BYTES, dtype=self._int8, device="cuda")
         self._synchronize()
         cycles_per_us = self._cycles_per_us()
         begun = clock()
