@@ -304,6 +304,11 @@ CHEATS = {
             ),
         }.items()
     },
+    "writes to its input and changes sums": Cheat(
+        honest_but("hidden_states.zero_()", "import torch\ntorch.Tensor.__add__ = lambda self, other: self\n"),
+        REFUSED,
+        "writes to its input",
+    ),
     "leaves a mode that sees all copies": Cheat(
         instead(
             "if not MODES:\n    MODES.append(Watch())\n    MODES[0].__enter__()\nreturn honest(hidden_states, weight)",

@@ -34,7 +34,7 @@ PLACES = (
 )
 """Modules and classes whose functions are used around a kernel's calls."""
 LARGE = (builtins, os, torch, torch.Tensor, torch.cuda)
-"""Those of which only the names count that the code around a kernel's calls has."""
+"""Those of which only the names count that the code around a kernel's calls has, and Python's own: operators."""
 
 
 class Originals:
@@ -50,7 +50,8 @@ class Originals:
             bases = place.__mro__[1:] if isinstance(place, type) else ()
             inherited = {name for base in bases for name in vars(base)} - there.keys()
             if place in LARGE:
-                names, inherited = [name for name in names if name in used], inherited & used
+                names = [name for name in names if name in used or name.startswith("__")]
+                inherited = {name for name in inherited if name in used or name.startswith("__")}
             values = tuple(there[name] for name in names)
             self._places.append((place, there, tuple(names), values, frozenset(inherited)))
 
