@@ -20,9 +20,12 @@ def contents(judged: object):
 
 def test_timed_calls_get_the_memory_of_warm_up_calls_and_never_the_values_of_an_earlier_call(contents) -> None:
     warm = [contents.prepare(number - 10, False)[0] for number in range(10)]
-    seen = [one.clone() for one in warm]
+    places, seen = {one.data_ptr() for one in warm}, [one.clone() for one in warm]
+    assert len(places) == 2
+    timed = set()
     for number in range(24):
         values = contents.prepare(number, False)[0]
-        assert values.data_ptr() in {one.data_ptr() for one in warm}
+        timed.add(values.data_ptr())
         assert all(bool((values != one).any()) for one in seen)
         seen.append(values.clone())
+    assert timed == places

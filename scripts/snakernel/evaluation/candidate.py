@@ -60,6 +60,8 @@ CACHES = ("FIB_CACHE_PATH", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "TORCHIN
 """Environment variables that name folders of what was built: the processes of one kernel share them."""
 OWN_FOLDERS = ("TMPDIR", "HOME")
 """Those of folders that each process has to itself."""
+USED = names_used(sys.modules[__name__], drawing, timing)
+"""The names in the code around a kernel's calls."""
 LIMITS = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 4 * 2**30, resource.RLIMIT_NOFILE: 4096}
 
 
@@ -536,7 +538,7 @@ def _serve(
     runnable: Any = None
     returns = True
     contents: Any = None
-    originals: Originals | None = None
+    originals: Any = None
     touched = False
     # What is used around the kernel's calls is bound here, before the kernel is imported.
     watching, to_json = Watchers().now, json.JSONEncoder().encode
@@ -603,7 +605,7 @@ def _serve(
     def restore() -> None:
         """Put back what the kernel replaced since it was last done."""
         nonlocal touched
-        if touched and originals is not None:
+        if touched:
             originals.restore()
         touched = False
 
@@ -696,10 +698,6 @@ def _serve(
             reply = {"error": text[-ERROR_CHARS:]}
         restore()
         connection.send_bytes(to_json(reply).encode())
-
-
-USED = names_used(sys.modules[__name__], drawing, timing)
-"""The names in the code around a kernel's calls."""
 
 
 def writable(text: str) -> str:

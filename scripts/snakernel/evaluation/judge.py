@@ -374,8 +374,9 @@ class _Judgment:
             )
             for workload, record in zip(self.workloads, self.reference.workloads, strict=True)
         ]
-        same = [variant(workload) == variant(self.workloads[0]) for workload in self.workloads]
-        unchecked = sorted(range(len(results)), key=lambda index: not same[index])  # first what is compiled already
+        variants = [variant(workload) for workload in self.workloads]
+        # First those of the first one's, which is compiled when it has been checked.
+        unchecked = sorted(range(len(results)), key=lambda index: variants[index] != variants[0])
         for index, result in enumerate(results):
             begun = time.perf_counter()
             if index in unchecked:

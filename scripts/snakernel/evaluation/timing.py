@@ -172,8 +172,8 @@ class Timer:
             (on_time_ms if counts else late_ms).append(self._elapsed(first, last))
             if not counts:
                 sleep_us = min(2 * sleep_us, MAX_SLEEP_US)
-            made = len(times.host_ms)
-            ending = made >= iterations or clock() - begun > budget_s or self._tight(on_time_ms)
+            enough = len(times.host_ms) >= iterations or self._tight(on_time_ms)
+            ending = enough or clock() - begun > budget_s
         times.calls_ms = on_time_ms or late_ms
         if times.waits:
             times.host_ms = launches_ms  # its own time is that of a warm-up call
